@@ -1,0 +1,183 @@
+use super::{AdaptiveCooldown, Handle, IntoError, NeverReject, gate::Gate};
+use crate::{
+    policy::{Ladder, Policy},
+    record::Statistics,
+    rollout::Everyone,
+    signal::HttpClassifier,
+};
+use std::{any::type_name, borrow::Cow, fmt, sync::Arc, time::Duration};
+use tower_layer::Layer;
+
+/// Keeps the calls to one upstream inside its limit. See the [module docs](super).
+///
+/// The layer value holds the gate: its clones, all services made from it, and their clones share one. Make one
+/// layer per upstream (and per credential, where the upstream counts by credential).
+///
+/// Settings come first, then [`handle`](Self::handle), clones and services: a setting that is made later gives
+/// this layer a gate of its own, and leaves the one that is in use as it is.
+///
+/// `C` reads the responses ([`Classify`](crate::signal::Classify)), `R` answers for calls that are not sent
+/// ([`Reject`](super::Reject)), `A` says which calls the layer works on ([`Admit`](crate::rollout::Admit)).
+#[must_use]
+#[derive(Clone)]
+pub struct AdaptiveCooldownLayer<C = HttpClassifier, R = NeverReject, A = Everyone> {
+    gate: Arc<Gate>,
+    options: Options<C, R, A>,
+}
+
+/// What the layer hands to its services besides the gate.
+#[derive(Clone)]
+pub(super) struct Options<C, R, A> {
+    pub(super) classify: C,
+    pub(super) reject: R,
+    pub(super) admit: A,
+    pub(super) track_usage: bool,
+}
+
+impl AdaptiveCooldownLayer {
+    /// A gate with the default policy, [`Ladder`].
+    pub fn new() -> Self {
+        Self::with_policy(Ladder::new())
+    }
+
+    /// A gate with this policy.
+    pub fn with_policy(policy: impl Policy + 'static) -> Self {
+        Self {
+            gate: Arc::new(Gate::new(Box::new(policy))),
+            options: Options {
+                classify: HttpClassifier::new(),
+                reject: NeverReject::new(),
+                admit: Everyone,
+                track_usage: false,
+            },
+        }
+    }
+}
+
+impl Default for AdaptiveCooldownLayer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<C, A> AdaptiveCooldownLayer<C, NeverReject, A> {
+    /// The longest that a call may wait, from the time it came. Default: no bound.
+    ///
+    /// The wait is known when the call is booked, so one that would take longer is rejected at once, without
+    /// taking a place. A call that waits already is rejected as soon as a new closing makes its wait too long.
+    /// While the gate is closed for longer than this, `poll_ready` answers `Ready`, so that calls come and are
+    /// rejected instead of piling up.
+    ///
+    /// A rejected call ends with `S::Error::from(Rejected)`; see [`reject_with`](Self::reject_with) for
+    /// services whose error cannot be made that way.
+    pub fn max_wait(mut self, max_wait: Duration) -> AdaptiveCooldownLayer<C, IntoError, A> {
+        self.gate_mut().max_wait = Some(max_wait);
+        self.replace_reject(IntoError)
+    }
+}
+
+impl<C, R, A> AdaptiveCooldownLayer<C, R, A> {
+    /// How responses are read. Default: [`HttpClassifier`]. Takes a closure, too; see [`crate::signal`].
+    pub fn classify<C2>(self, classify: C2) -> AdaptiveCooldownLayer<C2, R, A> {
+        let Options { reject, admit, track_usage, .. } = self.options;
+        AdaptiveCooldownLayer { gate: self.gate, options: Options { classify, reject, admit, track_usage } }
+    }
+
+    /// What answers a call that is rejected because of [`max_wait`](AdaptiveCooldownLayer::max_wait), which
+    /// comes first: [`TooManyRequests`](super::TooManyRequests), or a closure
+    /// `Fn(Rejected) -> Result<Response, Error>`.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower_cooldown::{AdaptiveCooldownLayer, cooldown::TooManyRequests};
+    ///
+    /// let layer =
+    ///     AdaptiveCooldownLayer::new().max_wait(Duration::from_secs(30)).reject_with(TooManyRequests);
+    /// # let _ = layer;
+    /// ```
+    pub fn reject_with<R2>(self, reject: R2) -> AdaptiveCooldownLayer<C, R2, A> {
+        self.replace_reject(reject)
+    }
+
+    fn replace_reject<R2>(self, reject: R2) -> AdaptiveCooldownLayer<C, R2, A> {
+        let Options { classify, admit, track_usage, .. } = self.options;
+        AdaptiveCooldownLayer { gate: self.gate, options: Options { classify, reject, admit, track_usage } }
+    }
+
+    /// Which calls the layer works on: a [`Rollout`](crate::Rollout), or one that is sticky
+    /// [by key](crate::Rollout::by). Default: all.
+    ///
+    /// Calls outside go straight to the inner service, whatever the gate's state. They are recorded in the
+    /// control arm, and their answers do not move the gate.
+    pub fn rollout<A2>(self, rollout: A2) -> AdaptiveCooldownLayer<C, R, A2> {
+        let Options { classify, reject, track_usage, .. } = self.options;
+        let options = Options { classify, reject, admit: rollout, track_usage };
+        AdaptiveCooldownLayer { gate: self.gate, options }
+    }
+
+    /// Puts a [`Usage`](crate::record::Usage) into the extensions of every response, with which the caller can
+    /// report tokens. Off by default, because it costs an allocation per response.
+    pub fn track_usage(mut self) -> Self {
+        self.options.track_usage = true;
+        self
+    }
+
+    /// The statistics to write to. Default: ones of its own, to be had from [`Handle::statistics`].
+    pub fn statistics(mut self, statistics: Statistics) -> Self {
+        statistics.claim_attempts();
+        self.gate_mut().statistics = statistics;
+        self
+    }
+
+    /// The upstream's name in `tracing` events. Default: `upstream`.
+    pub fn name(mut self, name: impl Into<Cow<'static, str>>) -> Self {
+        self.gate_mut().name = name.into();
+        self
+    }
+
+    /// A view of the gate that can be kept and cloned.
+    pub fn handle(&self) -> Handle {
+        Handle::new(Arc::clone(&self.gate))
+    }
+
+    fn gate_mut(&mut self) -> &mut Gate {
+        if Arc::get_mut(&mut self.gate).is_none() {
+            self.gate = Arc::new(self.gate.fork());
+        }
+        Arc::get_mut(&mut self.gate).expect("this layer alone has the gate that was just made")
+    }
+}
+
+impl<S, C, R, A> Layer<S> for AdaptiveCooldownLayer<C, R, A>
+where
+    C: Clone,
+    R: Clone,
+    A: Clone,
+{
+    type Service = AdaptiveCooldown<S, C, R, A>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        AdaptiveCooldown::new(inner, Arc::clone(&self.gate), self.options.clone())
+    }
+}
+
+impl<C, R, A: fmt::Debug> fmt::Debug for AdaptiveCooldownLayer<C, R, A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AdaptiveCooldownLayer")
+            .field("gate", &self.gate)
+            .field("options", &self.options)
+            .finish()
+    }
+}
+
+/// Closures have no `Debug`; their type's name says where they were written.
+impl<C, R, A: fmt::Debug> fmt::Debug for Options<C, R, A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options")
+            .field("classify", &type_name::<C>())
+            .field("reject", &type_name::<R>())
+            .field("admit", &self.admit)
+            .field("track_usage", &self.track_usage)
+            .finish()
+    }
+}

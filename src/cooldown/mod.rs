@@ -1,0 +1,108 @@
+//! Waits before calls, counts 429s, closes the gate after them, and records each call.
+//!
+//! [`AdaptiveCooldownLayer`] wraps a client. It knows when calls left and what came back, and from that its
+//! [policy](crate::policy) decides when the next may leave. While the upstream asks for rest, none does.
+//!
+//! ```
+//! use http::{Request, Response};
+//! use tower::{BoxError, Service, ServiceBuilder, ServiceExt};
+//! use tower_cooldown::AdaptiveCooldownLayer;
+//!
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)]
+//! # async fn main() -> Result<(), BoxError> {
+//! # let client = tower::service_fn(|_: Request<String>| async { Ok::<_, BoxError>(Response::new(String::new())) });
+//! let cooldown = AdaptiveCooldownLayer::new();
+//! let handle = cooldown.handle();
+//! let mut client = ServiceBuilder::new().layer(cooldown).service(client);
+//!
+//! let response = client.ready().await?.call(Request::new("hello".to_owned())).await?;
+//! assert_eq!(response.status(), 200);
+//! assert_eq!(handle.statistics().snapshot().attempts.accepted, 1);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! With a quota that is known, a bound on the wait, and an HTTP answer for calls that are not sent:
+//!
+//! ```
+//! use std::time::Duration;
+//! use tower_cooldown::{
+//!     AdaptiveCooldownLayer, InvalidSetting,
+//!     cooldown::TooManyRequests,
+//!     policy::{Known, Quota},
+//! };
+//!
+//! # fn main() -> Result<(), InvalidSetting> {
+//! let quota = Quota::new(500, Duration::from_secs(60))?;
+//! let layer = AdaptiveCooldownLayer::with_policy(Known::new(quota))
+//!     .name("openai")
+//!     .max_wait(Duration::from_secs(20))
+//!     .reject_with(TooManyRequests);
+//! # let _ = layer;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Sharing
+//!
+//! The gate lives in the layer. Clones of the layer, every service that it makes, and their clones share it;
+//! `Layer::layer` never makes a new one, so that it does not matter how often axum calls it. Building needs no
+//! runtime. The inner service has to be `Clone`; for one that is not, put a
+//! [`Buffer`](https://docs.rs/tower/latest/tower/buffer/struct.Buffer.html) below. Nothing is boxed, and the
+//! error type stays that of the inner service.
+//!
+//! # Readiness
+//!
+//! `poll_ready` is a hint: it answers `Pending` while the gate is closed, so that `LoadShed` sheds and
+//! `Balance` goes elsewhere, and it may answer `Pending` again after it answered `Ready`. It reserves nothing.
+//! What counts is `call`: it books a departure, and the future waits for it. While it waits, nothing of the
+//! inner service is held.
+//!
+//! A router that waits for all of its services, such as `Steer`, waits for a closed gate too; bound that with
+//! [`max_wait`](AdaptiveCooldownLayer::max_wait). So it is with `tower::timeout`, which does not cover the
+//! time spent in `poll_ready`.
+//!
+//! # Order
+//!
+//! Calls leave in the order in which they came, spaced by the policy, also when the gate opens after a
+//! closing. A burst of 429s to calls that left together is one signal, not many, and a success that was on its
+//! way before a refusal does not undo it. A 429 that was on its way makes the closing longer only if it says
+//! until when.
+//!
+//! # Cancellation
+//!
+//! A future that is dropped while it waits gives its place to those behind it. Dropped in flight, it is
+//! recorded as cancelled. Dropped in the very moment in which it was let go, it costs one departure.
+//!
+//! # Panics
+//!
+//! If the inner service panics, the call is recorded as cancelled; the gate and all other calls go on.
+//! Waiting needs a tokio runtime with time enabled, as all of tokio's timers do.
+//!
+//! # Errors
+//!
+//! Without [`max_wait`](AdaptiveCooldownLayer::max_wait), only those of the inner service. With it, calls that
+//! would wait for too long are [rejected](Reject).
+//!
+//! # Differences from `tower::limit`
+//!
+//! `RateLimit` needs to be told a rate, does not look at responses, and cannot be cloned: each handle counts
+//! for itself. `ConcurrencyLimit` bounds calls in flight, not calls per time; put it below this layer, so
+//! that its permits are not held by calls that wait.
+
+pub mod future;
+mod gate;
+mod handle;
+mod layer;
+mod queue;
+mod ready;
+mod reject;
+mod service;
+
+pub use self::{
+    future::ResponseFuture,
+    handle::{GateSnapshot, Handle},
+    layer::AdaptiveCooldownLayer,
+    reject::{IntoError, NeverReject, Reject, TooManyRequests},
+    service::AdaptiveCooldown,
+};

@@ -1,0 +1,152 @@
+use super::{
+    Reject, ResponseFuture,
+    gate::{Attempt, Gate},
+    layer::Options,
+    ready::{Sight, Watch},
+};
+use crate::{rollout::Admit, signal::Classify};
+use std::{
+    fmt,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+use tokio::time::Instant;
+use tower::Service;
+
+/// The service that [`AdaptiveCooldownLayer`](super::AdaptiveCooldownLayer) makes. See the
+/// [module docs](super).
+pub struct AdaptiveCooldown<S, C, R, A> {
+    inner: S,
+    inner_state: InnerState,
+    gate: Arc<Gate>,
+    options: Options<C, R, A>,
+    watch: Watch,
+}
+
+/// What is known of the readiness of the inner service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum InnerState {
+    Fresh,
+    /// It may stand in a queue for readiness.
+    Polled,
+    /// It may hold a permit.
+    Ready,
+}
+
+impl<S, C, R, A> AdaptiveCooldown<S, C, R, A> {
+    pub(super) fn new(inner: S, gate: Arc<Gate>, options: Options<C, R, A>) -> Self {
+        Self { inner, inner_state: InnerState::Fresh, gate, options, watch: Watch::default() }
+    }
+
+    /// The inner service.
+    pub const fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// The inner service. Calling it goes past the gate.
+    pub const fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// The inner service. The gate lives on in the layer, the handles, and other services.
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
+}
+
+impl<S: Clone, C, R, A> AdaptiveCooldown<S, C, R, A> {
+    /// Gives back what the inner service reserved for a call that is not sent now.
+    fn disarm(&mut self) {
+        if self.inner_state != InnerState::Fresh {
+            self.inner = self.inner.clone();
+            self.inner_state = InnerState::Fresh;
+        }
+    }
+}
+
+impl<S, Req, C, R, A> Service<Req> for AdaptiveCooldown<S, C, R, A>
+where
+    S: Service<Req> + Clone,
+    C: Classify<S::Response, S::Error> + Clone,
+    R: Reject<S::Response, S::Error> + Clone,
+    A: Admit<Req>,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = ResponseFuture<S, Req, C, R>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        // The own gate first: nothing of the inner service is held while the gate is closed.
+        if self.watch.concerns(&self.gate) && self.options.admit.admits_all() {
+            match self.watch.poll(&self.gate, cx) {
+                Poll::Ready(Sight::Open) => {}
+                Poll::Ready(Sight::Hopeless) => {
+                    self.disarm();
+                    return Poll::Ready(Ok(()));
+                }
+                Poll::Pending => {
+                    self.disarm();
+                    return Poll::Pending;
+                }
+            }
+        }
+        self.inner_state = InnerState::Polled;
+        ready!(self.inner.poll_ready(cx))?;
+        self.inner_state = InnerState::Ready;
+        self.watch.deliver();
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Req) -> Self::Future {
+        let now = Instant::now();
+        let arrival = self.watch.take_arrival(now);
+        let attempt = if self.options.admit.admits_request(&request) {
+            Attempt::book(&self.gate, arrival, now)
+        } else {
+            Ok(Attempt::control(&self.gate, now))
+        };
+        match attempt {
+            Ok(attempt) if !attempt.is_waiting() && self.inner_state == InnerState::Ready => {
+                self.inner_state = InnerState::Polled;
+                let future = self.inner.call(request);
+                ResponseFuture::sent(future, attempt, &self.options)
+            }
+            // Nothing is held while the call waits: the readied service goes, and a clone is readied in time.
+            // So it is with a call that comes without `poll_ready`, as it does to a clone made by `Steer`.
+            Ok(attempt) => {
+                self.disarm();
+                ResponseFuture::waiting(self.inner.clone(), request, attempt, &self.options)
+            }
+            Err(rejected) => {
+                self.disarm();
+                ResponseFuture::rejected(rejected, &self.options)
+            }
+        }
+    }
+}
+
+impl<S: Clone, C: Clone, R: Clone, A: Clone> Clone for AdaptiveCooldown<S, C, R, A> {
+    /// The clone shares the gate. It has no readiness of its own yet.
+    fn clone(&self) -> Self {
+        Self::new(self.inner.clone(), Arc::clone(&self.gate), self.options.clone())
+    }
+}
+
+#[cfg(feature = "load")]
+impl<S: tower::load::Load, C, R, A> tower::load::Load for AdaptiveCooldown<S, C, R, A> {
+    type Metric = S::Metric;
+
+    fn load(&self) -> Self::Metric {
+        self.inner.load()
+    }
+}
+
+impl<S: fmt::Debug, C, R, A: fmt::Debug> fmt::Debug for AdaptiveCooldown<S, C, R, A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AdaptiveCooldown")
+            .field("inner", &self.inner)
+            .field("gate", &self.gate)
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,55 @@
+use super::{Answer, Closing};
+use crate::signal::Verdict;
+use std::time::Duration;
+
+/// The steps after refusals in a row: the server's own advice where there is one, else a wait that grows with
+/// each refusal. A success starts over.
+#[derive(Clone, Debug)]
+pub(super) struct Escalation {
+    steps: [Duration; 4],
+    /// Refusals for a quota in a row, one per epoch.
+    refusals: usize,
+}
+
+impl Escalation {
+    pub(super) const STEPS: [Duration; 4] = [
+        Duration::from_millis(500),
+        Duration::from_millis(1500),
+        Duration::from_millis(3000),
+        Duration::from_millis(7000),
+    ];
+
+    pub(super) const fn new(steps: [Duration; 4]) -> Self {
+        Self { steps, refusals: 0 }
+    }
+
+    pub(super) fn answered(&mut self, answer: &Answer) -> Option<Closing> {
+        let verdict = answer.signal.verdict;
+        let told = answer.signal.hints.retry_after.map(Closing::told);
+        if !answer.current {
+            return told.filter(|_| verdict.is_pushback());
+        }
+        match verdict {
+            Verdict::Accepted => {
+                self.refusals = 0;
+                return None;
+            }
+            Verdict::Throttled | Verdict::Exhausted => self.refusals += 1,
+            // The upstream is busy, which is not a quota: it closes the gate but climbs no step.
+            Verdict::Overloaded => {}
+            Verdict::Failed | Verdict::Refused | Verdict::Rejected => return None,
+        }
+        let step = self.steps[self.refusals.min(self.steps.len() - 1)];
+        Some(told.unwrap_or(Closing::adaptive(step)))
+    }
+
+    pub(super) fn reset(&mut self) {
+        self.refusals = 0;
+    }
+}
+
+impl Default for Escalation {
+    fn default() -> Self {
+        Self::new(Self::STEPS)
+    }
+}

@@ -1,0 +1,342 @@
+use super::{Answer, Closing, Departure, Policy, escalation::Escalation, later};
+use crate::{InvalidSetting, record::WaitReason};
+use std::{collections::VecDeque, time::Duration};
+use tokio::time::Instant;
+
+/// A quota that the provider documents.
+///
+/// Without a [`burst`](Self::burst) it is a limit on every span of time: never more than `limit` calls in any
+/// `window`, wherever the window begins. That is safe whether the provider counts in fixed windows or in
+/// sliding ones. With a burst it is a token bucket, as AWS or Shopify describe theirs: it holds `burst` calls
+/// and refills at `limit` per `window`.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_cooldown::{InvalidSetting, policy::Quota};
+///
+/// # fn main() -> Result<(), InvalidSetting> {
+/// // Gemini's free tier: 15 calls a minute.
+/// let gemini = Quota::new(15, Duration::from_secs(60))?;
+/// // Shopify's REST API: 2 calls a second, 40 in store.
+/// let shopify = Quota::new(2, Duration::from_secs(1))?.burst(40)?;
+/// // The same rate without any burst: a call every 500 ms.
+/// let even = Quota::new(2, Duration::from_secs(1))?.burst(1)?;
+/// # let _ = (gemini, shopify, even);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Quota {
+    limit: u32,
+    window: Duration,
+    burst: Option<u32>,
+    margin: Option<Duration>,
+}
+
+impl Quota {
+    /// At most `limit` calls in any `window`.
+    ///
+    /// # Errors
+    /// If `limit` or `window` is zero, or `window` is longer than a year.
+    pub fn new(limit: u32, window: Duration) -> Result<Self, InvalidSetting> {
+        const YEAR: Duration = Duration::from_secs(60 * 60 * 24 * 366);
+        InvalidSetting::unless_positive("limit", limit as usize)?;
+        if window.is_zero() {
+            return Err(InvalidSetting::new("window", "must be longer than zero"));
+        }
+        if window > YEAR {
+            return Err(InvalidSetting::new(
+                "window",
+                format!("must not be longer than a year, is {window:?}"),
+            ));
+        }
+        Ok(Self { limit, window, burst: None, margin: None })
+    }
+
+    /// Makes it a token bucket that holds `burst` calls. 1 spaces the calls evenly.
+    ///
+    /// # Errors
+    /// If `burst` is zero.
+    pub fn burst(mut self, burst: u32) -> Result<Self, InvalidSetting> {
+        InvalidSetting::unless_positive("burst", burst as usize)?;
+        self.burst = Some(burst);
+        Ok(self)
+    }
+
+    /// How much longer than declared the window is taken to be. Default: a hundredth of the window.
+    ///
+    /// Two calls that leave one window apart do not arrive one window apart: the first may have had to
+    /// connect, and the network is not even. Without a margin the first call of each window would often be
+    /// refused. A token bucket has no edge, and takes no margin.
+    #[must_use]
+    pub const fn margin(mut self, margin: Duration) -> Self {
+        self.margin = Some(margin);
+        self
+    }
+}
+
+/// Keeps to a declared [`Quota`].
+///
+/// Calls leave at once while the quota allows, and wait for the next free place otherwise. If the upstream
+/// refuses all the same (others use the quota too, or it is smaller than declared), the gate closes for as
+/// long as the server says; where it says nothing, for 1500, 3000, then 7000 ms as in
+/// [`Ladder`](super::Ladder).
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_cooldown::{
+///     AdaptiveCooldownLayer, InvalidSetting,
+///     policy::{Known, Quota},
+/// };
+///
+/// # fn main() -> Result<(), InvalidSetting> {
+/// let quota = Quota::new(15, Duration::from_secs(30))?;
+/// let layer = AdaptiveCooldownLayer::with_policy(Known::new(quota));
+/// # let _ = layer;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Known {
+    shape: Shape,
+    escalation: Escalation,
+}
+
+#[derive(Clone, Debug)]
+enum Shape {
+    Window(Log),
+    Bucket(Bucket),
+}
+
+impl Known {
+    /// A policy for this quota, none of which is used yet.
+    pub fn new(quota: Quota) -> Self {
+        let shape = match quota.burst {
+            Some(burst) => Shape::Bucket(Bucket::new(quota.limit, quota.window, burst)),
+            None => {
+                let margin = quota.margin.unwrap_or(quota.window / 100);
+                Shape::Window(Log::new(quota.limit as usize, quota.window.saturating_add(margin)))
+            }
+        };
+        Self { shape, escalation: Escalation::default() }
+    }
+}
+
+impl Policy for Known {
+    fn departure(&self, arrived: Instant) -> Departure {
+        let free = match &self.shape {
+            Shape::Window(log) => log.free_at(),
+            Shape::Bucket(bucket) => bucket.free_at(),
+        };
+        match free {
+            Some(free) if free > arrived => Departure::new(free, WaitReason::Preflight),
+            _ => Departure::now(arrived),
+        }
+    }
+
+    fn depart(&mut self, at: Instant) {
+        match &mut self.shape {
+            Shape::Window(log) => log.depart(at),
+            Shape::Bucket(bucket) => bucket.depart(at),
+        }
+    }
+
+    fn answered(&mut self, answer: &Answer) -> Option<Closing> {
+        self.escalation.answered(answer)
+    }
+
+    fn reset(&mut self) {
+        self.escalation.reset();
+    }
+}
+
+/// A sliding log of departures: a place becomes free one window after the call that took it.
+///
+/// Its memory is bounded: for large quotas one stamp stands for `share` calls in a row, with the time of the
+/// last of them, which errs on the safe side by at most one stamp.
+#[derive(Clone, Debug)]
+struct Log {
+    window: Duration,
+    share: usize,
+    stamps: VecDeque<Instant>,
+    max_stamps: usize,
+    /// Calls that the newest stamp stands for.
+    newest: usize,
+}
+
+impl Log {
+    const MAX_STAMPS: usize = 1024;
+
+    fn new(limit: usize, window: Duration) -> Self {
+        let share = limit.div_ceil(Self::MAX_STAMPS);
+        let max_stamps = limit / share;
+        Self { window, share, stamps: VecDeque::with_capacity(max_stamps), max_stamps, newest: share }
+    }
+
+    fn free_at(&self) -> Option<Instant> {
+        if self.newest < self.share || self.stamps.len() < self.max_stamps {
+            return None;
+        }
+        self.stamps.front().map(|oldest| later(*oldest, self.window))
+    }
+
+    fn depart(&mut self, at: Instant) {
+        if self.newest < self.share {
+            self.newest += 1;
+            if let Some(newest) = self.stamps.back_mut() {
+                *newest = at;
+            }
+            return;
+        }
+        if self.stamps.len() == self.max_stamps {
+            self.stamps.pop_front();
+        }
+        self.stamps.push_back(at);
+        self.newest = 1;
+    }
+}
+
+/// A token bucket as a [generic cell rate algorithm][gcra]: `full_at` is the time at which it is full again.
+///
+/// [gcra]: https://en.wikipedia.org/wiki/Generic_cell_rate_algorithm
+#[derive(Clone, Debug)]
+struct Bucket {
+    interval: Duration,
+    /// How far `full_at` may lie ahead for one more call to leave.
+    tolerance: Duration,
+    full_at: Option<Instant>,
+}
+
+impl Bucket {
+    fn new(limit: u32, window: Duration, burst: u32) -> Self {
+        let interval = (window / limit).max(Duration::from_nanos(1));
+        Self { interval, tolerance: interval.saturating_mul(burst - 1), full_at: None }
+    }
+
+    fn free_at(&self) -> Option<Instant> {
+        self.full_at?.checked_sub(self.tolerance)
+    }
+
+    fn depart(&mut self, at: Instant) {
+        let full_at = self.full_at.map_or(at, |full_at| full_at.max(at));
+        self.full_at = Some(later(full_at, self.interval));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::signal::{Signal, Verdict};
+
+    const fn secs(secs: u64) -> Duration {
+        Duration::from_secs(secs)
+    }
+
+    /// Books `calls` one after another, all there from the start, and returns when each leaves.
+    fn book(policy: &mut Known, start: Instant, calls: usize) -> Vec<Duration> {
+        let mut last = start;
+        (0..calls)
+            .map(|_| {
+                last = policy.departure(start).at.max(last);
+                policy.depart(last);
+                last - start
+            })
+            .collect()
+    }
+
+    #[test]
+    fn fifteen_in_thirty_seconds() {
+        let start = Instant::now();
+        let quota = Quota::new(15, secs(30)).unwrap().margin(Duration::ZERO);
+        let times = book(&mut Known::new(quota), start, 40);
+        assert!(times[..15].iter().all(|t| *t == secs(0)));
+        assert!(times[15..30].iter().all(|t| *t == secs(30)));
+        assert!(times[30..].iter().all(|t| *t == secs(60)));
+    }
+
+    #[test]
+    fn never_more_than_the_limit_in_any_window() {
+        // Arrivals spread over the window, so that an aligned counter would let almost twice the limit pass.
+        for limit in [1u32, 2, 7, 1023, 1024, 1025, 5000] {
+            let window = secs(60);
+            let start = Instant::now();
+            let mut known = Known::new(Quota::new(limit, window).unwrap().margin(Duration::ZERO));
+            let mut times: Vec<Instant> = Vec::new();
+            for call in 0..limit * 3 {
+                let arrived = start + Duration::from_millis(u64::from(call) * 7919 % 50_000);
+                let at = known.departure(arrived).at.max(times.last().copied().unwrap_or(start));
+                known.depart(at);
+                times.push(at);
+            }
+            for (k, at) in times.iter().enumerate().skip(limit as usize) {
+                assert!(*at >= times[k - limit as usize] + window, "limit {limit}, call {k}");
+            }
+        }
+    }
+
+    #[test]
+    fn large_quotas_take_little_memory_and_lose_little() {
+        let start = Instant::now();
+        let mut known = Known::new(Quota::new(1_000_000, secs(1)).unwrap());
+        let at_once = book(&mut known, start, 1_000_001).iter().filter(|t| t.is_zero()).count();
+        assert!(at_once >= 998_000, "{at_once}");
+        let Shape::Window(log) = &known.shape else { panic!("a window") };
+        assert!(log.stamps.len() <= Log::MAX_STAMPS);
+    }
+
+    #[test]
+    fn the_margin_is_a_hundredth_of_the_window() {
+        let start = Instant::now();
+        let times = book(&mut Known::new(Quota::new(1, secs(30)).unwrap()), start, 2);
+        assert_eq!(times[1], Duration::from_millis(30_300));
+    }
+
+    #[test]
+    fn a_bucket_gives_its_burst_and_then_the_rate() {
+        let start = Instant::now();
+        let mut known = Known::new(Quota::new(2, secs(1)).unwrap().burst(3).unwrap());
+        let ms = |ms| Duration::from_millis(ms);
+        assert_eq!(book(&mut known, start, 6), [ms(0), ms(0), ms(0), ms(500), ms(1000), ms(1500)]);
+        // An hour later it is full again, and holds no more than its burst.
+        let hour = start + secs(3600);
+        assert_eq!(book(&mut known, hour, 4), [ms(0), ms(0), ms(0), ms(500)]);
+    }
+
+    #[test]
+    fn a_burst_of_one_spaces_evenly() {
+        let start = Instant::now();
+        let mut known = Known::new(Quota::new(4, secs(1)).unwrap().burst(1).unwrap());
+        let ms = |ms| Duration::from_millis(ms);
+        assert_eq!(book(&mut known, start, 4), [ms(0), ms(250), ms(500), ms(750)]);
+    }
+
+    #[test]
+    fn a_refusal_closes_all_the_same() {
+        let now = Instant::now();
+        let mut known = Known::new(Quota::new(15, secs(30)).unwrap());
+        let refused = Answer::new(Signal::new(Verdict::Throttled), now, now);
+        assert_eq!(known.answered(&refused), Some(Closing::adaptive(Duration::from_millis(1500))));
+    }
+
+    #[test]
+    fn quotas_that_make_no_sense_are_named() {
+        let field = |quota: Result<Quota, InvalidSetting>| quota.unwrap_err().field();
+        assert_eq!(field(Quota::new(0, secs(1))), "limit");
+        assert_eq!(field(Quota::new(1, Duration::ZERO)), "window");
+        assert_eq!(field(Quota::new(1, Duration::MAX)), "window");
+        assert_eq!(field(Quota::new(1, secs(1)).unwrap().burst(0)), "burst");
+    }
+
+    #[test]
+    fn extreme_quotas_do_not_overflow() {
+        let start = Instant::now();
+        for quota in [
+            Quota::new(u32::MAX, Duration::from_nanos(1)).unwrap(),
+            Quota::new(u32::MAX, secs(1)).unwrap().burst(u32::MAX).unwrap(),
+            Quota::new(1, secs(86_400)).unwrap().burst(u32::MAX).unwrap(),
+            Quota::new(1, secs(86_400)).unwrap().margin(Duration::MAX),
+        ] {
+            book(&mut Known::new(quota), start, 10);
+        }
+    }
+}

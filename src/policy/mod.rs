@@ -1,0 +1,181 @@
+//! When the next call may leave: pure decisions, without a clock, without I/O, without `async`.
+//!
+//! A [`Policy`] is a state machine. It is told what left ([`Policy::depart`]) and what came back
+//! ([`Policy::answered`]), and says when the next call may leave ([`Policy::departure`]). The gate of
+//! [`AdaptiveCooldownLayer`](crate::AdaptiveCooldownLayer) does the rest: it holds the clock, the queue, the
+//! wakers and the epochs.
+//!
+//! | policy | for |
+//! |---|---|
+//! | [`Ladder`] | an upstream of which nothing is known: fixed waits before calls, fixed steps after 429s |
+//! | [`Known`] | a quota that the provider documents: so many calls in so much time |
+//!
+//! # Your own policy
+//!
+//! This one leaves a second between any two calls and closes for a minute on every refusal:
+//!
+//! ```
+//! use std::time::Duration;
+//! use tokio::time::Instant;
+//! use tower_cooldown::{
+//!     AdaptiveCooldownLayer, WaitReason,
+//!     policy::{Answer, Closing, Departure, Policy},
+//! };
+//!
+//! #[derive(Clone, Debug, Default)]
+//! struct OnePerSecond {
+//!     last: Option<Instant>,
+//! }
+//!
+//! impl Policy for OnePerSecond {
+//!     fn departure(&self, arrived: Instant) -> Departure {
+//!         match self.last {
+//!             Some(last) => Departure::new(last + Duration::from_secs(1), WaitReason::Preflight),
+//!             None => Departure::now(arrived),
+//!         }
+//!     }
+//!
+//!     fn depart(&mut self, at: Instant) {
+//!         self.last = Some(at);
+//!     }
+//!
+//!     fn answered(&mut self, answer: &Answer) -> Option<Closing> {
+//!         answer.signal.verdict.is_pushback().then(|| Closing::adaptive(Duration::from_secs(60)))
+//!     }
+//!
+//!     fn reset(&mut self) {
+//!         *self = Self::default();
+//!     }
+//! }
+//!
+//! let layer = AdaptiveCooldownLayer::with_policy(OnePerSecond::default());
+//! # let _ = layer;
+//! ```
+
+mod escalation;
+mod known;
+mod ladder;
+
+pub use self::{
+    known::{Known, Quota},
+    ladder::Ladder,
+};
+
+use crate::{record::WaitReason, signal::Signal};
+use std::{fmt, time::Duration};
+use tokio::time::Instant;
+
+/// Decides when calls leave. See the [module docs](self).
+///
+/// Its methods are called under the gate's lock: they have to be quick, and must not call back into the gate.
+/// Waiting callers need a copy of the policy to book on, hence `Clone`; the copy is made when the queue forms
+/// and when it has to be booked anew, not per call.
+pub trait Policy: BoxedClone + fmt::Debug + Send {
+    /// When a call that came at `arrived` may leave, after everything that [left](Self::depart) so far.
+    ///
+    /// A time that is past means now. For calls that wait, the answer is asked for again whenever something
+    /// changed, with the same `arrived`; it should not depend on how often or when it is asked.
+    fn departure(&self, arrived: Instant) -> Departure;
+
+    /// A call leaves at `at`. The times never go backwards.
+    fn depart(&mut self, at: Instant);
+
+    /// An answer came in. `Some` closes the gate, to all, for that long; a closing that is shorter than the
+    /// one already in force changes nothing.
+    ///
+    /// The gate makes one event of each burst: where [`Answer::current`] is false, another answer to calls
+    /// that left at the same time has been heard already, or a reset lies between. Such an answer should close
+    /// the gate only if the server said until when, and should neither escalate nor clear anything.
+    fn answered(&mut self, answer: &Answer) -> Option<Closing>;
+
+    /// Forget what was learned from refusals; calls that left still count.
+    fn reset(&mut self);
+}
+
+/// Clones a policy behind a `Box`. Implemented for every policy that is `Clone`; nothing to do by hand.
+pub trait BoxedClone {
+    /// A copy in a box of its own.
+    fn boxed_clone(&self) -> Box<dyn Policy>;
+}
+
+impl<P: Policy + Clone + 'static> BoxedClone for P {
+    fn boxed_clone(&self) -> Box<dyn Policy> {
+        Box::new(self.clone())
+    }
+}
+
+/// When a call may leave, and why not before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Departure {
+    /// The earliest time.
+    pub at: Instant,
+    /// What to record if the call had to wait for it.
+    pub reason: WaitReason,
+}
+
+impl Departure {
+    /// Not before `at`, for this reason.
+    pub const fn new(at: Instant, reason: WaitReason) -> Self {
+        Self { at, reason }
+    }
+
+    /// At once: a call that came at `arrived` need not wait.
+    pub const fn now(arrived: Instant) -> Self {
+        Self::new(arrived, WaitReason::Normal)
+    }
+}
+
+/// What came back for one call.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Answer {
+    /// What the answer says.
+    pub signal: Signal,
+    /// When the call left.
+    pub departed: Instant,
+    /// When the answer came.
+    pub at: Instant,
+    /// Whether the call left in the present epoch, which is to say after the last closing.
+    pub current: bool,
+}
+
+impl Answer {
+    /// An answer in the present epoch, for testing a policy.
+    pub const fn new(signal: Signal, departed: Instant, at: Instant) -> Self {
+        Self { signal, departed, at, current: true }
+    }
+
+    /// The same for a call that left before the last closing.
+    #[must_use]
+    pub const fn late(mut self) -> Self {
+        self.current = false;
+        self
+    }
+}
+
+/// For how long the gate closes, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Closing {
+    /// How long, from the answer on.
+    pub wait: Duration,
+    /// What to record for the calls that wait for it.
+    pub reason: WaitReason,
+}
+
+impl Closing {
+    /// A closing that the server asked for.
+    pub const fn told(wait: Duration) -> Self {
+        Self { wait, reason: WaitReason::RateLimit }
+    }
+
+    /// A closing that the policy chose.
+    pub const fn adaptive(wait: Duration) -> Self {
+        Self { wait, reason: WaitReason::Adaptive }
+    }
+}
+
+/// `at + wait`, or a time too far away to matter (tokio's own timers end earlier) where that overflows.
+pub(crate) fn later(at: Instant, wait: Duration) -> Instant {
+    const FAR: Duration = Duration::from_secs(60 * 60 * 24 * 365 * 30);
+    at.checked_add(wait.min(FAR)).unwrap_or(at)
+}

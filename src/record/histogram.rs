@@ -1,0 +1,192 @@
+use std::{
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    time::Duration,
+};
+
+/// Steps per doubling: a bucket is at most an eighth of its value wide.
+const STEPS: u64 = 8;
+const STEP_BITS: u32 = STEPS.trailing_zeros();
+/// Times are counted in microseconds, up to 2^36 of them (19 hours); longer ones fall into the last bucket.
+const MAX_BITS: u32 = 36;
+const BUCKETS: usize = ((MAX_BITS - STEP_BITS + 1) as u64 * STEPS) as usize;
+
+/// A log-linear histogram of times: fixed memory, lock-free, 2 to 3 atomic additions per time.
+#[derive(Debug)]
+pub(super) struct Histogram {
+    buckets: [AtomicU64; BUCKETS],
+    sum_us: AtomicU64,
+    max_us: AtomicU64,
+}
+
+impl Histogram {
+    pub(super) const fn new() -> Self {
+        Self {
+            buckets: [const { AtomicU64::new(0) }; BUCKETS],
+            sum_us: AtomicU64::new(0),
+            max_us: AtomicU64::new(0),
+        }
+    }
+
+    pub(super) fn record(&self, time: Duration) {
+        let us = u64::try_from(time.as_micros()).unwrap_or(u64::MAX).min((1 << MAX_BITS) - 1);
+        self.buckets[bucket_of(us)].fetch_add(1, Relaxed);
+        self.sum_us.fetch_add(us, Relaxed);
+        if us > self.max_us.load(Relaxed) {
+            self.max_us.fetch_max(us, Relaxed);
+        }
+    }
+
+    /// Adds what is here to `total`.
+    pub(super) fn add_to(&self, total: &mut Distribution) {
+        for (sum, bucket) in total.buckets.iter_mut().zip(&self.buckets) {
+            *sum += bucket.load(Relaxed);
+        }
+        total.sum_us += self.sum_us.load(Relaxed);
+        total.max_us = total.max_us.max(self.max_us.load(Relaxed));
+    }
+}
+
+/// The sum of one or more histograms at one moment.
+pub(super) struct Distribution {
+    buckets: [u64; BUCKETS],
+    sum_us: u64,
+    max_us: u64,
+}
+
+impl Distribution {
+    pub(super) fn of<const N: usize>(histograms: [&Histogram; N]) -> Self {
+        let mut total = Self { buckets: [0; BUCKETS], sum_us: 0, max_us: 0 };
+        for histogram in histograms {
+            histogram.add_to(&mut total);
+        }
+        total
+    }
+
+    pub(super) fn times(&self) -> Times {
+        let count = self.buckets.iter().sum();
+        Times {
+            count,
+            sum: Duration::from_micros(self.sum_us),
+            p50: self.quantile(0.50, count),
+            p95: self.quantile(0.95, count),
+            p99: self.quantile(0.99, count),
+            max: Duration::from_micros(self.max_us),
+        }
+    }
+
+    /// The middle of the bucket that holds the quantile; never above the longest time seen.
+    fn quantile(&self, q: f64, count: u64) -> Duration {
+        let rank = (q * count as f64).ceil().max(1.0) as u64;
+        let mut seen = 0;
+        for (index, bucket) in self.buckets.iter().enumerate() {
+            seen += bucket;
+            if seen >= rank {
+                let (low, width) = bounds_of(index);
+                return Duration::from_micros((low + width / 2).min(self.max_us));
+            }
+        }
+        Duration::ZERO
+    }
+}
+
+fn bucket_of(us: u64) -> usize {
+    if us < STEPS {
+        return us as usize;
+    }
+    let exponent = us.ilog2() - STEP_BITS;
+    ((u64::from(exponent) + 1) * STEPS + (us >> exponent) - STEPS) as usize
+}
+
+/// The lowest value of a bucket, and its width.
+fn bounds_of(index: usize) -> (u64, u64) {
+    let index = index as u64;
+    if index < STEPS {
+        return (index, 1);
+    }
+    let exponent = index / STEPS - 1;
+    ((STEPS + index % STEPS) << exponent, 1 << exponent)
+}
+
+/// A distribution of times. Quantiles are right to within a sixteenth.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct Times {
+    /// How many there were.
+    pub count: u64,
+    /// All of them together.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::record::snapshot::seconds"))]
+    pub sum: Duration,
+    /// Half of them were no longer than this.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::record::snapshot::seconds"))]
+    pub p50: Duration,
+    /// 95 % of them were no longer than this.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::record::snapshot::seconds"))]
+    pub p95: Duration,
+    /// 99 % of them were no longer than this.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::record::snapshot::seconds"))]
+    pub p99: Duration,
+    /// The longest, exactly.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::record::snapshot::seconds"))]
+    pub max: Duration,
+}
+
+impl Times {
+    /// The mean, exactly (to the microsecond); `None` where there were none.
+    pub fn mean(&self) -> Option<Duration> {
+        (self.count > 0).then(|| Duration::from_secs_f64(self.sum.as_secs_f64() / self.count as f64))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buckets_follow_on_one_another() {
+        let mut next = 0;
+        for index in 0..BUCKETS {
+            let (low, width) = bounds_of(index);
+            assert_eq!(low, next, "bucket {index}");
+            assert_eq!(bucket_of(low), index);
+            assert_eq!(bucket_of(low + width - 1), index);
+            next = low + width;
+        }
+        assert_eq!(next, 1 << MAX_BITS);
+    }
+
+    #[test]
+    fn quantiles_are_right_to_a_sixteenth() {
+        let histogram = Histogram::new();
+        for ms in 1..=1000 {
+            histogram.record(Duration::from_millis(ms));
+        }
+        let times = Distribution::of([&histogram]).times();
+        assert_eq!(times.count, 1000);
+        assert_eq!(times.mean(), Some(Duration::from_micros(500_500)));
+        assert_eq!(times.max, Duration::from_secs(1));
+        for (quantile, exact) in [(times.p50, 0.5), (times.p95, 0.95), (times.p99, 0.99)] {
+            let error = (quantile.as_secs_f64() - exact).abs() / exact;
+            assert!(error <= 1.0 / 16.0, "{quantile:?} for {exact}");
+        }
+    }
+
+    #[test]
+    fn nothing_and_too_much() {
+        let histogram = Histogram::new();
+        assert_eq!(Distribution::of([&histogram]).times(), Times::default());
+        assert_eq!(Times::default().mean(), None);
+        histogram.record(Duration::MAX);
+        histogram.record(Duration::ZERO);
+        assert_eq!(Distribution::of([&histogram]).times().count, 2);
+    }
+
+    #[test]
+    fn distributions_add_up() {
+        let (a, b) = (Histogram::new(), Histogram::new());
+        a.record(Duration::from_millis(10));
+        b.record(Duration::from_millis(30));
+        let times = Distribution::of([&a, &b]).times();
+        assert_eq!((times.count, times.mean()), (2, Some(Duration::from_millis(20))));
+    }
+}

@@ -1,0 +1,347 @@
+use super::{FallbackReason, Times, WaitReason};
+use std::{fmt, time::Duration};
+
+/// What [`Statistics`](super::Statistics) held at one moment: plain data.
+///
+/// Its `Display` is a table for people; [`log`](Self::log) writes it as `tracing` events; with the feature
+/// `serde` it serializes, times in seconds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct Snapshot {
+    /// Calls through [`Fallback`](crate::Fallback). All zero where the stack has none.
+    pub calls: Calls,
+    /// Attempts through [`AdaptiveCooldown`](crate::AdaptiveCooldown), retries included.
+    pub attempts: Attempts,
+    /// Attempts outside the [`Rollout`](crate::Rollout), which went straight through.
+    pub control: Attempts,
+    /// How long attempts waited, by reason. [`WaitReason::Normal`] counts those that did not wait.
+    pub waits: [Wait; WaitReason::ALL.len()],
+    /// What callers reported through [`Usage`](super::Usage).
+    pub tokens: Tokens,
+    /// 429s since the last success.
+    pub consecutive_429s: u64,
+    /// The longest run of 429s without a success between.
+    pub peak_consecutive_429s: u64,
+}
+
+/// How attempts ended, and how long they took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+#[allow(missing_docs, reason = "the counts are named after the variants of `Outcome`")]
+pub struct Attempts {
+    pub accepted: u64,
+    pub throttled: u64,
+    pub overloaded: u64,
+    pub failed: u64,
+    pub refused: u64,
+    pub exhausted: u64,
+    pub rejected: u64,
+    pub cancelled: u64,
+    /// From the caller's side, waiting included.
+    pub response: Times,
+    /// From sending to the response's head.
+    pub service: Times,
+}
+
+impl Attempts {
+    /// All of them.
+    pub const fn total(&self) -> u64 {
+        self.finished() + self.cancelled
+    }
+
+    /// All that were not given up by their caller.
+    pub const fn finished(&self) -> u64 {
+        self.accepted
+            + self.throttled
+            + self.overloaded
+            + self.failed
+            + self.refused
+            + self.exhausted
+            + self.rejected
+    }
+
+    /// Accepted ones as a share of the finished; `None` before the first.
+    pub fn success_rate(&self) -> Option<f64> {
+        share(self.accepted, self.finished())
+    }
+}
+
+/// How calls through [`Fallback`](crate::Fallback) ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct Calls {
+    /// Served by the primary.
+    pub primary: u64,
+    /// Refused by the primary as the caller's fault.
+    pub refused: u64,
+    /// Given up by the caller.
+    pub cancelled: u64,
+    /// Calls that the primary could not serve, by reason.
+    pub fallbacks: [FallbackCounts; FallbackReason::ALL.len()],
+    /// From the caller's side: waiting, retries and fallback included.
+    pub response: Times,
+}
+
+/// What became of the calls that the primary could not serve for one reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct FallbackCounts {
+    /// Why the primary could not serve them.
+    pub reason: FallbackReason,
+    /// Served by the fallback.
+    pub served: u64,
+    /// The fallback failed too.
+    pub fallback_failed: u64,
+    /// Not sent to the fallback.
+    pub not_tried: u64,
+}
+
+impl FallbackCounts {
+    /// Calls that were sent to the fallback.
+    pub const fn tried(&self) -> u64 {
+        self.served + self.fallback_failed
+    }
+}
+
+impl Calls {
+    /// All that were not given up by their caller.
+    pub fn finished(&self) -> u64 {
+        self.primary + self.refused + self.fallbacks.iter().map(|f| f.tried() + f.not_tried).sum::<u64>()
+    }
+
+    /// All of them.
+    pub fn total(&self) -> u64 {
+        self.finished() + self.cancelled
+    }
+
+    /// Calls that were sent to the fallback.
+    pub fn tried_fallback(&self) -> u64 {
+        self.fallbacks.iter().map(FallbackCounts::tried).sum()
+    }
+}
+
+/// How long calls waited for one reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct Wait {
+    /// Why they waited.
+    pub reason: WaitReason,
+    /// How long, and how many.
+    pub times: Times,
+}
+
+/// Tokens that callers reported.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct Tokens {
+    /// Tokens sent.
+    pub input: u64,
+    /// Tokens received.
+    pub output: u64,
+    /// Reports, one per call.
+    pub reports: u64,
+}
+
+impl Tokens {
+    /// Sent and received.
+    pub const fn total(&self) -> u64 {
+        self.input + self.output
+    }
+}
+
+impl Snapshot {
+    /// Calls that the primary served, as a share of all that ended. Where the stack has no
+    /// [`Fallback`](crate::Fallback): accepted attempts as a share of all that ended, where each retry is an
+    /// attempt of its own. `None` before the first.
+    pub fn success_rate(&self) -> Option<f64> {
+        let finished = self.calls.finished();
+        if finished > 0 { share(self.calls.primary, finished) } else { self.attempts.success_rate() }
+    }
+
+    /// Calls that were sent to the fallback, as a share of all that ended. `None` before the first.
+    pub fn fallback_rate(&self) -> Option<f64> {
+        share(self.calls.tried_fallback(), self.calls.finished())
+    }
+
+    /// The mean time of an attempt from the caller's side, waiting included.
+    pub fn mean_response(&self) -> Option<Duration> {
+        self.attempts.response.mean()
+    }
+
+    /// The mean time of an attempt from sending to the response's head.
+    pub fn mean_service(&self) -> Option<Duration> {
+        self.attempts.service.mean()
+    }
+
+    /// How long calls waited for this reason.
+    pub fn wait(&self, reason: WaitReason) -> Times {
+        self.waits[reason as usize].times
+    }
+
+    /// Writes the snapshot as `tracing` events: the rates at `info`, the histogram of waits at `debug`.
+    pub fn log(&self) {
+        tracing::info!(
+            success_rate = self.success_rate(),
+            fallback_rate = self.fallback_rate(),
+            calls = self.calls.total(),
+            attempts = self.attempts.total(),
+            throttled = self.attempts.throttled,
+            mean_response_ms = self.mean_response().map(millis),
+            mean_service_ms = self.mean_service().map(millis),
+            peak_consecutive_429s = self.peak_consecutive_429s,
+            "statistics"
+        );
+        for Wait { reason, times } in &self.waits {
+            tracing::debug!(
+                reason = reason.as_str(),
+                count = times.count,
+                mean_ms = times.mean().map(millis),
+                p95_ms = millis(times.p95),
+                max_ms = millis(times.max),
+                "waits"
+            );
+        }
+    }
+}
+
+fn share(part: u64, whole: u64) -> Option<f64> {
+    (whole > 0).then(|| part as f64 / whole as f64)
+}
+
+fn millis(time: Duration) -> f64 {
+    time.as_secs_f64() * 1000.0
+}
+
+impl fmt::Display for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let percent = |rate: Option<f64>| rate.map_or("-".into(), |rate| format!("{:.1} %", rate * 100.0));
+        writeln!(f, "success rate     {}", percent(self.success_rate()))?;
+        if self.calls.total() > 0 {
+            writeln!(f, "fallback rate    {}", percent(self.fallback_rate()))?;
+            self.fmt_calls(f)?;
+        }
+        fmt_attempts(f, "attempts", &self.attempts)?;
+        if self.control.total() > 0 {
+            fmt_attempts(f, "outside rollout", &self.control)?;
+        }
+        writeln!(
+            f,
+            "429s in a row    {} now, {} at most",
+            self.consecutive_429s, self.peak_consecutive_429s
+        )?;
+        if self.tokens.reports > 0 {
+            writeln!(f, "tokens           {} in, {} out", self.tokens.input, self.tokens.output)?;
+        }
+        writeln!(f, "waits            {:>9} {:>10} {:>10} {:>10}", "count", "mean", "p95", "max")?;
+        for Wait { reason, times } in &self.waits {
+            write!(f, "  {:<14} {:>9}", reason.as_str(), times.count)?;
+            match times.mean() {
+                Some(mean) if *reason != WaitReason::Normal => {
+                    writeln!(f, " {:>10} {:>10} {:>10}", ms(mean), ms(times.p95), ms(times.max))?;
+                }
+                _ => writeln!(f, " {:>10} {:>10} {:>10}", "-", "-", "-")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Snapshot {
+    fn fmt_calls(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let calls = &self.calls;
+        writeln!(
+            f,
+            "calls            {}: {} primary, {} fallback, {} refused, {} cancelled",
+            calls.total(),
+            calls.primary,
+            calls.tried_fallback(),
+            calls.refused,
+            calls.cancelled
+        )?;
+        for counts in calls.fallbacks.iter().filter(|c| c.tried() + c.not_tried > 0) {
+            writeln!(
+                f,
+                "  {:<14} {} served by the fallback, {} failed there too, {} not sent to it",
+                counts.reason.as_str(),
+                counts.served,
+                counts.fallback_failed,
+                counts.not_tried
+            )?;
+        }
+        fmt_times(f, "response", &calls.response)
+    }
+}
+
+fn fmt_attempts(f: &mut fmt::Formatter<'_>, name: &str, attempts: &Attempts) -> fmt::Result {
+    write!(f, "{name:<16} {}", attempts.total())?;
+    let counts = [
+        ("accepted", attempts.accepted),
+        ("throttled", attempts.throttled),
+        ("overloaded", attempts.overloaded),
+        ("failed", attempts.failed),
+        ("refused", attempts.refused),
+        ("exhausted", attempts.exhausted),
+        ("rejected", attempts.rejected),
+        ("cancelled", attempts.cancelled),
+    ];
+    let mut separator = ":";
+    for (name, count) in counts.into_iter().filter(|(_, count)| *count > 0) {
+        write!(f, "{separator} {count} {name}")?;
+        separator = ",";
+    }
+    writeln!(f)?;
+    fmt_times(f, "with waiting", &attempts.response)?;
+    fmt_times(f, "service alone", &attempts.service)
+}
+
+fn fmt_times(f: &mut fmt::Formatter<'_>, name: &str, times: &Times) -> fmt::Result {
+    let Some(mean) = times.mean() else { return Ok(()) };
+    writeln!(
+        f,
+        "  {name:<14} mean {}, p50 {}, p95 {}, p99 {}, max {}",
+        ms(mean),
+        ms(times.p50),
+        ms(times.p95),
+        ms(times.p99),
+        ms(times.max)
+    )
+}
+
+fn ms(time: Duration) -> String {
+    format!("{:.1} ms", millis(time))
+}
+
+#[cfg(feature = "serde")]
+pub(super) fn seconds<S: serde::Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(time.as_secs_f64())
+}
+
+#[cfg(feature = "serde")]
+#[allow(clippy::ref_option, reason = "serde's signature")]
+pub(crate) fn optional_seconds<S: serde::Serializer>(
+    time: &Option<Duration>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match time {
+        Some(time) => serializer.serialize_some(&time.as_secs_f64()),
+        None => serializer.serialize_none(),
+    }
+}
+
+#[cfg(feature = "serde")]
+#[allow(clippy::ref_option, reason = "serde's signature")]
+pub(super) fn status<S: serde::Serializer>(
+    status: &Option<http::StatusCode>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match status {
+        Some(status) => serializer.serialize_some(&status.as_u16()),
+        None => serializer.serialize_none(),
+    }
+}

@@ -1,0 +1,253 @@
+use super::{DEFAULT_MAX_RETRY_AFTER, Hints, Rejected, Signal, Verdict, parse_retry_after};
+use crate::record::Usage;
+use http::{
+    Extensions, HeaderMap, Response, StatusCode,
+    header::{DATE, RETRY_AFTER},
+};
+use std::{
+    any::Any,
+    error::Error,
+    time::{Duration, SystemTime},
+};
+
+/// Reads a [`Signal`] from the result of one call.
+///
+/// Implemented by [`HttpClassifier`], and by every closure
+/// `Fn(Result<&Response, &Error>) -> Signal`.
+///
+/// It is called once per attempt, when the response's head has arrived, outside of every lock.
+pub trait Classify<Res, Err> {
+    /// What this result says.
+    fn classify(&self, result: Result<&Res, &Err>) -> Signal;
+
+    /// Puts the handle for reporting tokens into the response. Called only where the layer was told to
+    /// [`track_usage`](crate::AdaptiveCooldownLayer::track_usage); does nothing by default.
+    fn attach_usage(&self, response: &mut Res, usage: Usage) {
+        let _ = (response, usage);
+    }
+}
+
+impl<F, Res, Err> Classify<Res, Err> for F
+where
+    F: Fn(Result<&Res, &Err>) -> Signal,
+{
+    fn classify(&self, result: Result<&Res, &Err>) -> Signal {
+        self(result)
+    }
+}
+
+/// The part of a response that [`HttpClassifier`] looks at.
+///
+/// Implement it to use this crate over a client with a response type of its own.
+pub trait HttpResponse {
+    /// The status code.
+    fn status(&self) -> StatusCode;
+    /// The header fields.
+    fn headers(&self) -> &HeaderMap;
+    /// The extensions.
+    fn extensions(&self) -> &Extensions;
+    /// The extensions, for adding to them.
+    fn extensions_mut(&mut self) -> &mut Extensions;
+}
+
+impl<B> HttpResponse for Response<B> {
+    fn status(&self) -> StatusCode {
+        self.status()
+    }
+
+    fn headers(&self) -> &HeaderMap {
+        self.headers()
+    }
+
+    fn extensions(&self) -> &Extensions {
+        self.extensions()
+    }
+
+    fn extensions_mut(&mut self) -> &mut Extensions {
+        self.extensions_mut()
+    }
+}
+
+/// The default classifier: by HTTP status and `Retry-After`. See the [module docs](super) for the table.
+///
+/// Errors are [`Verdict::Failed`], except a [`Rejected`] (as it stands, or anywhere in the source chain of a
+/// `BoxError`), which stays [`Verdict::Rejected`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HttpClassifier {
+    max_retry_after: Duration,
+}
+
+impl HttpClassifier {
+    /// A classifier with the default cap on `Retry-After` (ten minutes).
+    pub const fn new() -> Self {
+        Self { max_retry_after: DEFAULT_MAX_RETRY_AFTER }
+    }
+
+    /// The longest wait that is believed; a server that asks for more gets this. Default:
+    /// [`DEFAULT_MAX_RETRY_AFTER`]. Zero ignores `Retry-After`.
+    #[must_use]
+    pub const fn max_retry_after(mut self, max: Duration) -> Self {
+        self.max_retry_after = max;
+        self
+    }
+
+    fn read<Res: HttpResponse>(&self, response: &Res) -> Signal {
+        let status = response.status();
+        let verdict = verdict_of(status);
+        let mut signal = Signal::new(verdict).status(status);
+        if verdict.is_pushback() {
+            if let Some(rejected) = response.extensions().get::<Rejected>() {
+                return Signal::new(Verdict::Rejected).status(status).retry_after(rejected.retry_after);
+            }
+            signal.hints = self.hints(response.headers());
+        }
+        signal
+    }
+
+    fn hints(&self, headers: &HeaderMap) -> Hints {
+        let retry_after = headers.get(RETRY_AFTER).and_then(|value| {
+            parse_retry_after(value, headers.get(DATE), SystemTime::now(), self.max_retry_after)
+        });
+        Hints { retry_after }
+    }
+}
+
+impl Default for HttpClassifier {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<Res: HttpResponse, Err: 'static> Classify<Res, Err> for HttpClassifier {
+    fn classify(&self, result: Result<&Res, &Err>) -> Signal {
+        match result {
+            Ok(response) => self.read(response),
+            Err(error) => match find_rejected(error) {
+                Some(rejected) => Signal::new(Verdict::Rejected).retry_after(rejected.retry_after),
+                None => Signal::new(Verdict::Failed),
+            },
+        }
+    }
+
+    fn attach_usage(&self, response: &mut Res, usage: Usage) {
+        response.extensions_mut().insert(usage);
+    }
+}
+
+fn verdict_of(status: StatusCode) -> Verdict {
+    match status.as_u16() {
+        429 => Verdict::Throttled,
+        503 | 529 => Verdict::Overloaded,
+        500.. => Verdict::Failed,
+        400.. => Verdict::Refused,
+        _ => Verdict::Accepted,
+    }
+}
+
+/// Finds a [`Rejected`] in an error of unknown type. A boxed error has no `Error` impl of its own, so it is
+/// taken out of its box first.
+fn find_rejected<E: 'static>(error: &E) -> Option<Rejected> {
+    let error = error as &dyn Any;
+    if let Some(rejected) = error.downcast_ref::<Rejected>() {
+        return Some(*rejected);
+    }
+    let boxed = error.downcast_ref::<tower::BoxError>()?;
+    let mut source: Option<&(dyn Error + 'static)> = Some(boxed.as_ref());
+    while let Some(error) = source {
+        if let Some(rejected) = error.downcast_ref::<Rejected>() {
+            return Some(*rejected);
+        }
+        source = error.source();
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::convert::Infallible;
+
+    fn answer(status: u16, headers: &[(&str, &str)]) -> Signal {
+        let mut response = Response::builder().status(status);
+        for (name, value) in headers {
+            response = response.header(*name, *value);
+        }
+        HttpClassifier::new().classify(Ok::<_, &Infallible>(&response.body(()).unwrap()))
+    }
+
+    #[test]
+    fn every_class_of_status_has_its_verdict() {
+        for (status, verdict) in [
+            (200, Verdict::Accepted),
+            (204, Verdict::Accepted),
+            (304, Verdict::Accepted),
+            (400, Verdict::Refused),
+            (404, Verdict::Refused),
+            (428, Verdict::Refused),
+            (429, Verdict::Throttled),
+            (430, Verdict::Refused),
+            (500, Verdict::Failed),
+            (502, Verdict::Failed),
+            (503, Verdict::Overloaded),
+            (504, Verdict::Failed),
+            (529, Verdict::Overloaded),
+            (599, Verdict::Failed),
+            (999, Verdict::Failed),
+        ] {
+            let signal = answer(status, &[]);
+            assert_eq!(signal.verdict, verdict, "{status}");
+            assert_eq!(signal.status.map(|s| s.as_u16()), Some(status));
+        }
+    }
+
+    #[test]
+    fn retry_after_is_read_from_pushback_only() {
+        let wait = Some(Duration::from_secs(9));
+        assert_eq!(answer(429, &[("retry-after", "9")]).hints.retry_after, wait);
+        assert_eq!(answer(503, &[("retry-after", "9")]).hints.retry_after, wait);
+        assert_eq!(answer(200, &[("retry-after", "9")]).hints.retry_after, None);
+        assert_eq!(answer(301, &[("retry-after", "9")]).hints.retry_after, None);
+        assert_eq!(answer(429, &[]).hints.retry_after, None);
+    }
+
+    #[test]
+    fn a_rejection_is_recognised_however_it_travels() {
+        #[derive(Debug)]
+        struct Wrapped(Rejected);
+        impl std::fmt::Display for Wrapped {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("wrapped")
+            }
+        }
+        impl Error for Wrapped {
+            fn source(&self) -> Option<&(dyn Error + 'static)> {
+                Some(&self.0)
+            }
+        }
+
+        let rejected = Rejected::new(Duration::from_secs(3));
+        let classifier = HttpClassifier::new();
+        let by_error = |error: tower::BoxError| classifier.classify(Err::<&Response<()>, _>(&error));
+
+        assert_eq!(classifier.classify(Err::<&Response<()>, _>(&rejected)).verdict, Verdict::Rejected);
+        assert_eq!(by_error(rejected.into()).verdict, Verdict::Rejected);
+        assert_eq!(by_error(Wrapped(rejected).into()).hints.retry_after, Some(Duration::from_secs(3)));
+        assert_eq!(by_error("no route to host".into()).verdict, Verdict::Failed);
+
+        let response = Response::builder().status(429).extension(rejected).body(()).unwrap();
+        assert_eq!(classifier.classify(Ok::<_, &Infallible>(&response)).verdict, Verdict::Rejected);
+    }
+
+    #[test]
+    fn the_cap_is_a_setting() {
+        let response = Response::builder().status(429).header("retry-after", "90").body(()).unwrap();
+        let read = |classifier: HttpClassifier| {
+            classifier.classify(Ok::<_, &Infallible>(&response)).hints.retry_after
+        };
+        assert_eq!(
+            read(HttpClassifier::new().max_retry_after(Duration::from_secs(60))),
+            Some(Duration::from_secs(60))
+        );
+        assert_eq!(read(HttpClassifier::new().max_retry_after(Duration::ZERO)), None);
+    }
+}

@@ -1,0 +1,133 @@
+//! What a response says about the upstream's limit.
+//!
+//! A response is read once, into a [`Signal`]: a [`Verdict`] (what happened) and [`Hints`] (what the server
+//! advises). Every other part of this crate works on signals, so teaching it a new service means teaching it
+//! one [`Classify`].
+//!
+//! [`HttpClassifier`] is the default. It serves `http::Response<B>`, and any type that implements
+//! [`HttpResponse`]:
+//!
+//! | answer | verdict |
+//! |---|---|
+//! | 1xx, 2xx, 3xx | [`Accepted`](Verdict::Accepted) |
+//! | 429 | [`Throttled`](Verdict::Throttled) |
+//! | 503, 529 | [`Overloaded`](Verdict::Overloaded) |
+//! | other 5xx, an error of the transport | [`Failed`](Verdict::Failed) |
+//! | other 4xx | [`Refused`](Verdict::Refused) |
+//! | a [`Rejected`] made by this crate, as a response or as an error | [`Rejected`](Verdict::Rejected) |
+//!
+//! `Retry-After` is read from throttled and overloaded answers, as seconds and as an HTTP-date; see
+//! [`HttpClassifier::max_retry_after`] for the cap.
+//!
+//! # Your own rules
+//!
+//! A closure is a classifier. Here GitHub's 403 with an exhausted quota counts as throttled, and everything
+//! else is judged as usual:
+//!
+//! ```
+//! use http::{Response, StatusCode};
+//! use tower_cooldown::{
+//!     AdaptiveCooldownLayer,
+//!     signal::{Classify, HttpClassifier, Signal, Verdict},
+//! };
+//!
+//! let layer = AdaptiveCooldownLayer::new().classify(|result: Result<&Response<String>, &std::io::Error>| {
+//!     match result {
+//!         Ok(res)
+//!             if res.status() == StatusCode::FORBIDDEN
+//!                 && res.headers().get("x-ratelimit-remaining").is_some_and(|left| left == "0") =>
+//!         {
+//!             Signal::new(Verdict::Throttled)
+//!         }
+//!         other => HttpClassifier::new().classify(other),
+//!     }
+//! });
+//! # let _ = layer;
+//! ```
+
+mod classify;
+mod rejected;
+mod retry_after;
+
+pub use self::{
+    classify::{Classify, HttpClassifier, HttpResponse},
+    rejected::Rejected,
+    retry_after::{DEFAULT_MAX_RETRY_AFTER, parse_retry_after},
+};
+
+use http::StatusCode;
+use std::time::Duration;
+
+/// What happened to one call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Verdict {
+    /// The upstream did the work.
+    Accepted,
+    /// The upstream refused because the caller is over a quota (429). Waiting cures it.
+    Throttled,
+    /// The upstream refused because it has too much to do (503, 529). It says nothing about a quota.
+    Overloaded,
+    /// The upstream or the way to it is broken (other 5xx, an error).
+    Failed,
+    /// The caller's fault (other 4xx). Sending it again gives the same answer.
+    Refused,
+    /// Over a quota that waiting does not cure, such as a spent balance. Not retried.
+    Exhausted,
+    /// The call was never sent: a gate of this crate would have made it wait for too long.
+    Rejected,
+}
+
+impl Verdict {
+    /// Whether the upstream asked for fewer calls: [`Throttled`](Self::Throttled),
+    /// [`Overloaded`](Self::Overloaded) or [`Exhausted`](Self::Exhausted).
+    pub const fn is_pushback(self) -> bool {
+        matches!(self, Self::Throttled | Self::Overloaded | Self::Exhausted)
+    }
+
+    /// Whether a quota was the reason: [`Throttled`](Self::Throttled) or [`Exhausted`](Self::Exhausted).
+    pub const fn is_over_quota(self) -> bool {
+        matches!(self, Self::Throttled | Self::Exhausted)
+    }
+}
+
+/// What the server advises. Every number in it has been checked and capped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Hints {
+    /// How long to wait before the next call, never zero. `None` where the server said nothing usable.
+    pub retry_after: Option<Duration>,
+}
+
+/// What one response (or error) says: a [`Verdict`], and the server's [`Hints`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Signal {
+    /// What happened.
+    pub verdict: Verdict,
+    /// What the server advises.
+    pub hints: Hints,
+    /// The HTTP status, where there was a response.
+    pub status: Option<StatusCode>,
+}
+
+impl Signal {
+    /// A signal without hints or status.
+    pub const fn new(verdict: Verdict) -> Self {
+        Self { verdict, hints: Hints { retry_after: None }, status: None }
+    }
+
+    /// Adds the time that the server asks to wait. Zero says nothing and is dropped. The caller caps it.
+    #[must_use]
+    pub fn retry_after(mut self, wait: Duration) -> Self {
+        self.hints.retry_after = (!wait.is_zero()).then_some(wait);
+        self
+    }
+
+    /// Adds the HTTP status, for the records and for the fallback's reasons.
+    #[must_use]
+    pub const fn status(mut self, status: StatusCode) -> Self {
+        self.status = Some(status);
+        self
+    }
+}

@@ -1,0 +1,35 @@
+use std::{error::Error, fmt, time::Duration};
+
+/// The call was not sent: it would have had to wait longer than `max_wait`.
+///
+/// It reaches the caller as what [`reject_with`](crate::AdaptiveCooldownLayer::reject_with) makes of it.
+/// [`HttpClassifier`](super::HttpClassifier) recognises it again further out in the stack, so that
+/// [`RetryPolicy`](crate::retry::RetryPolicy) does not retry it and
+/// [`FallbackLayer`](crate::FallbackLayer) serves it from the second service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Rejected {
+    /// The time after which a call could leave.
+    pub retry_after: Duration,
+}
+
+impl Rejected {
+    /// A rejection that may be tried again after `retry_after`.
+    pub const fn new(retry_after: Duration) -> Self {
+        Self { retry_after }
+    }
+
+    /// `retry_after` in whole seconds, rounded up and at least 1: what a `Retry-After` header holds.
+    pub fn retry_after_secs(&self) -> u64 {
+        let round_up = u64::from(self.retry_after.subsec_nanos() > 0);
+        self.retry_after.as_secs().saturating_add(round_up).max(1)
+    }
+}
+
+impl fmt::Display for Rejected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "not sent: the upstream is cooling down, a call could leave in {:?}", self.retry_after)
+    }
+}
+
+impl Error for Rejected {}
