@@ -1,4 +1,4 @@
-use std::{error::Error, fmt};
+use std::{error::Error, fmt, num::NonZeroUsize};
 
 /// A setting that cannot be used. Returned when a layer is built, so that nothing fails later.
 ///
@@ -19,9 +19,9 @@ impl InvalidSetting {
         Self { field, problem: problem.into() }
     }
 
-    /// An error unless `value` is at least 1.
-    pub(crate) fn unless_positive(field: &'static str, value: usize) -> Result<(), Self> {
-        if value == 0 { Err(Self::new(field, "must be at least 1, is 0")) } else { Ok(()) }
+    /// `value`, if it is at least 1.
+    pub(crate) fn positive(field: &'static str, value: usize) -> Result<NonZeroUsize, Self> {
+        NonZeroUsize::new(value).ok_or_else(|| Self::new(field, "must be at least 1, is 0"))
     }
 
     /// The name of the setting.

@@ -1,10 +1,12 @@
 //! The shared state of one upstream: [`State`] behind a lock, its statistics, and the drop guard of a call.
 
-use super::queue::{Booking, Closed, Leave, Look, Moved, State, Wakers};
+use super::queue::{Booking, Closed, Leave, Look, Moved, State};
 use crate::{
+    deferred::{Permit, poll_until},
     policy::{Answer, Closing, Policy},
     record::{Arm, CallRecord, Outcome, Statistics, WaitReason},
     signal::{Rejected, Signal, Verdict},
+    wakers::Wakers,
 };
 use std::{
     borrow::Cow,
@@ -14,10 +16,10 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
-    task::{Context, Poll, Waker},
+    task::{Context, Poll, Waker, ready},
     time::Duration,
 };
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Instant, Sleep};
 
 pub(super) struct Gate {
     state: Mutex<State>,
@@ -63,7 +65,7 @@ impl Gate {
     fn with<T>(&self, work: impl FnOnce(&mut State, &mut Wakers) -> T) -> T {
         let mut wakers = Wakers::default();
         let result = work(&mut self.lock(), &mut wakers);
-        wakers.wake();
+        wakers.finish();
         result
     }
 
@@ -73,18 +75,20 @@ impl Gate {
         if !self.maybe_closed() {
             return None;
         }
-        let mut state = self.lock();
-        let Some(closed) = state.closed_until(now) else {
-            self.maybe_closed.store(false, Relaxed);
-            if let Some(handle) = handle.take() {
-                state.unwatch(handle);
+        let (closed, opened) = self.with(|state, wakers| match state.closed_until(now) {
+            Some(closed) => {
+                state.watch(handle, waker, wakers);
+                (Some(closed), false)
             }
-            drop(state);
+            None => {
+                state.unwatch(handle, wakers);
+                (None, self.maybe_closed.swap(false, Relaxed))
+            }
+        });
+        if opened {
             tracing::info!(upstream = %self.name, "gate open");
-            return None;
-        };
-        state.watch(handle, waker);
-        Some(closed)
+        }
+        closed
     }
 
     pub(super) fn maybe_closed(&self) -> bool {
@@ -92,8 +96,8 @@ impl Gate {
     }
 
     pub(super) fn unwatch(&self, handle: &mut Option<u64>) {
-        if let Some(handle) = handle.take() {
-            self.lock().unwatch(handle);
+        if handle.is_some() {
+            self.with(|state, wakers| state.unwatch(handle, wakers));
         }
     }
 
@@ -251,6 +255,10 @@ impl Attempt {
         &self.gate.statistics
     }
 
+    pub(super) const fn arm(&self) -> Arm {
+        if let Stage::Control { .. } = self.stage { Arm::Control } else { Arm::Treated }
+    }
+
     fn leave(&mut self, leave: Leave, now: Instant) {
         self.stage = Stage::Left { epoch: leave.epoch, at: now };
         self.waits_for(leave.reason);
@@ -266,57 +274,6 @@ impl Attempt {
         if reason != WaitReason::Normal {
             self.wait_reason = reason;
         }
-    }
-
-    /// Waits until the call may leave.
-    pub(super) fn poll_leave(
-        &mut self,
-        mut timer: Pin<&mut Option<Sleep>>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<(), Rejected>> {
-        loop {
-            let Stage::Waiting { ticket } = self.stage else { return Poll::Ready(Ok(())) };
-            let now = Instant::now();
-            // A timer that fired is no permission: the gate may have moved.
-            match self.gate.with(|state, wakers| state.look(ticket, now, cx, wakers)) {
-                Look::Leave(leave) => {
-                    self.leave(leave, now);
-                    return Poll::Ready(Ok(()));
-                }
-                Look::Refused(rejected) => {
-                    self.gate.log_rejected(&rejected);
-                    self.end(Outcome::Rejected, None, now, None);
-                    return Poll::Ready(Err(rejected));
-                }
-                Look::Wait { until } => {
-                    match timer.as_mut().as_pin_mut() {
-                        Some(timer) if timer.deadline() == until => {}
-                        Some(timer) => timer.reset(until),
-                        None => timer.set(Some(sleep_until(until))),
-                    }
-                    if timer.as_mut().as_pin_mut().is_some_and(|timer| timer.poll(cx).is_pending()) {
-                        return Poll::Pending;
-                    }
-                }
-            }
-        }
-    }
-
-    /// The inner service is ready. Says whether the call may still be sent; if not, it waits again.
-    pub(super) fn confirm(&mut self) -> bool {
-        let Stage::Left { .. } = self.stage else { return true };
-        let now = Instant::now();
-        let (arrived, ticket) = (self.arrived, self.ticket);
-        let max_wait = self.gate.max_wait;
-        let confirmed = self.gate.with(|state, wakers| match state.still_open(now) {
-            Some(epoch) => Ok(epoch),
-            None => Err(state.return_to_queue(ticket, arrived, max_wait, now, wakers)),
-        });
-        match confirmed {
-            Ok(epoch) => self.stage = Stage::Left { epoch, at: now },
-            Err(ticket) => self.wait(ticket, WaitReason::Normal),
-        }
-        confirmed.is_ok()
     }
 
     /// The answer came.
@@ -350,10 +307,52 @@ impl Attempt {
             record.wait_reason = self.wait_reason;
         }
         record.service = sent.map(|sent| now.saturating_duration_since(sent)).unwrap_or_default();
-        if let Stage::Control { .. } = self.stage {
-            record.arm = Arm::Control;
-        }
+        record.arm = self.arm();
         self.gate.statistics.record(&record);
+    }
+}
+
+impl Permit for Attempt {
+    fn poll_leave(
+        &mut self,
+        mut timer: Pin<&mut Option<Sleep>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Rejected>> {
+        loop {
+            let Stage::Waiting { ticket } = self.stage else { return Poll::Ready(Ok(())) };
+            let now = Instant::now();
+            // A timer that fired is no permission: the gate may have moved.
+            match self.gate.with(|state, wakers| state.look(ticket, now, cx, wakers)) {
+                Look::Leave(leave) => {
+                    self.leave(leave, now);
+                    return Poll::Ready(Ok(()));
+                }
+                Look::Refused(rejected) => {
+                    self.gate.log_rejected(&rejected);
+                    self.end(Outcome::Rejected, None, now, None);
+                    return Poll::Ready(Err(rejected));
+                }
+                Look::Wait { until } => {
+                    ready!(poll_until(timer.as_mut(), until, cx));
+                }
+            }
+        }
+    }
+
+    fn confirm(&mut self) -> bool {
+        let Stage::Left { .. } = self.stage else { return true };
+        let now = Instant::now();
+        let (arrived, ticket) = (self.arrived, self.ticket);
+        let max_wait = self.gate.max_wait;
+        let confirmed = self.gate.with(|state, wakers| match state.still_open(now) {
+            Some(epoch) => Ok(epoch),
+            None => Err(state.return_to_queue(ticket, arrived, max_wait, now, wakers)),
+        });
+        match confirmed {
+            Ok(epoch) => self.stage = Stage::Left { epoch, at: now },
+            Err(ticket) => self.wait(ticket, WaitReason::Normal),
+        }
+        confirmed.is_ok()
     }
 }
 

@@ -11,6 +11,7 @@ use crate::{
     policy::{Answer, Closing, Departure, Policy, later},
     record::WaitReason,
     signal::Rejected,
+    wakers::Wakers,
 };
 use std::{
     collections::BTreeMap,
@@ -33,7 +34,7 @@ pub(super) struct State {
     abandoned: usize,
     in_flight: usize,
     /// Service handles that wait in `poll_ready`, in the order in which they came.
-    handles: BTreeMap<u64, Waker>,
+    handles: BTreeMap<u64, Option<Waker>>,
 }
 
 /// Why and until when the whole upstream is cooling.
@@ -88,20 +89,6 @@ pub(super) enum Moved {
     Closed(Closing),
     /// The closing in force was made longer.
     Extended,
-}
-
-/// Collects the wakers to call when the lock is free again.
-#[derive(Default)]
-pub(super) struct Wakers(Vec<Waker>);
-
-impl Wakers {
-    fn push(&mut self, waker: Option<Waker>) {
-        self.0.extend(waker);
-    }
-
-    pub(super) fn wake(self) {
-        self.0.into_iter().for_each(Waker::wake);
-    }
 }
 
 impl State {
@@ -180,15 +167,14 @@ impl State {
         // As far behind the head as it was booked behind it: right also where the head has moved since.
         let until = later(head_at, waiter.booked.at.saturating_duration_since(head_booked));
         waiter.timer = Some(until);
-        if !waiter.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
-            waiter.waker = Some(cx.waker().clone());
-        }
+        wakers.replace(&mut waiter.waker, cx.waker());
         Look::Wait { until }
     }
 
     /// A waiting call went away. Its time goes to those behind it.
     pub(super) fn cancel(&mut self, ticket: u64, now: Instant, wakers: &mut Wakers) {
-        if self.queue.remove(&ticket).is_some() {
+        if let Some(waiter) = self.queue.remove(&ticket) {
+            wakers.discard(waiter.waker);
             self.abandoned += 1;
             if self.abandoned > self.queue.len() {
                 self.rebook(now, wakers);
@@ -277,8 +263,8 @@ impl State {
         self.policy.reset();
         self.epoch += 1;
         self.closed = None;
-        for waker in std::mem::take(&mut self.handles).into_values() {
-            wakers.push(Some(waker));
+        for handle in self.handles.values_mut() {
+            wakers.wake(handle.take());
         }
         self.rebook(now, wakers);
         self.release(now, None, wakers);
@@ -292,21 +278,18 @@ impl State {
 
     // ===== handles in poll_ready =====
 
-    pub(super) fn watch(&mut self, handle: &mut Option<u64>, waker: &Waker) {
+    pub(super) fn watch(&mut self, handle: &mut Option<u64>, waker: &Waker, wakers: &mut Wakers) {
         let key = *handle.get_or_insert_with(|| {
             self.next_ticket += 1;
             self.next_ticket - 1
         });
-        match self.handles.get_mut(&key) {
-            Some(known) => known.clone_from(waker),
-            None => {
-                self.handles.insert(key, waker.clone());
-            }
-        }
+        wakers.replace(self.handles.entry(key).or_default(), waker);
     }
 
-    pub(super) fn unwatch(&mut self, handle: u64) {
-        self.handles.remove(&handle);
+    pub(super) fn unwatch(&mut self, handle: &mut Option<u64>, wakers: &mut Wakers) {
+        if let Some(handle) = handle.take() {
+            wakers.discard(self.handles.remove(&handle).flatten());
+        }
     }
 
     // ===== looking at it =====
@@ -325,11 +308,6 @@ impl State {
 
     pub(super) fn policy(&self) -> &dyn Policy {
         self.policy.as_ref()
-    }
-
-    #[cfg(test)]
-    fn leftovers(&self) -> usize {
-        self.queue.len() + self.settled.len() + self.handles.len() + self.in_flight
     }
 
     // ===== inside =====
@@ -355,7 +333,7 @@ impl State {
                 let late = waiter.timer.is_some_and(|timer| timer > next.at);
                 if late && looking != Some(ticket) {
                     waiter.timer = Some(next.at);
-                    wakers.push(waiter.waker.take());
+                    wakers.wake(waiter.waker.take());
                 }
                 return Some(next.at);
             }
@@ -363,7 +341,7 @@ impl State {
             let leave = self.depart(waiter.booked.reason, now);
             self.settled.insert(ticket, Settled::Leave(leave));
             if looking != Some(ticket) {
-                wakers.push(waiter.waker);
+                wakers.wake(waiter.waker);
             }
         }
         self.tail = None;
@@ -395,7 +373,7 @@ impl State {
             if waiter.deadline.is_some_and(|deadline| booked.at > deadline) {
                 let rejected = Rejected::new(booked.at.saturating_duration_since(now));
                 settled.insert(*ticket, Settled::Refused(rejected));
-                wakers.push(waiter.waker.take());
+                wakers.wake(waiter.waker.take());
                 return false;
             }
             tail.depart(booked.at);

@@ -4,7 +4,7 @@ use super::{
     layer::Options,
     ready::{Sight, Watch},
 };
-use crate::{rollout::Admit, signal::Classify};
+use crate::{deferred::Inner, rollout::Admit, signal::Classify};
 use std::{
     fmt,
     sync::Arc,
@@ -16,51 +16,30 @@ use tower::Service;
 /// The service that [`AdaptiveCooldownLayer`](super::AdaptiveCooldownLayer) makes. See the
 /// [module docs](super).
 pub struct AdaptiveCooldown<S, C, R, A> {
-    inner: S,
-    inner_state: InnerState,
+    inner: Inner<S>,
     gate: Arc<Gate>,
     options: Options<C, R, A>,
     watch: Watch,
 }
 
-/// What is known of the readiness of the inner service.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum InnerState {
-    Fresh,
-    /// It may stand in a queue for readiness.
-    Polled,
-    /// It may hold a permit.
-    Ready,
-}
-
 impl<S, C, R, A> AdaptiveCooldown<S, C, R, A> {
     pub(super) fn new(inner: S, gate: Arc<Gate>, options: Options<C, R, A>) -> Self {
-        Self { inner, inner_state: InnerState::Fresh, gate, options, watch: Watch::default() }
+        Self { inner: Inner::new(inner), gate, options, watch: Watch::default() }
     }
 
     /// The inner service.
     pub const fn get_ref(&self) -> &S {
-        &self.inner
+        &self.inner.service
     }
 
     /// The inner service. Calling it goes past the gate.
     pub const fn get_mut(&mut self) -> &mut S {
-        &mut self.inner
+        &mut self.inner.service
     }
 
     /// The inner service. The gate lives on in the layer, the handles, and other services.
     pub fn into_inner(self) -> S {
-        self.inner
-    }
-}
-
-impl<S: Clone, C, R, A> AdaptiveCooldown<S, C, R, A> {
-    /// Gives back what the inner service reserved for a call that is not sent now.
-    fn disarm(&mut self) {
-        if self.inner_state != InnerState::Fresh {
-            self.inner = self.inner.clone();
-            self.inner_state = InnerState::Fresh;
-        }
+        self.inner.service
     }
 }
 
@@ -81,18 +60,16 @@ where
             match self.watch.poll(&self.gate, cx) {
                 Poll::Ready(Sight::Open) => {}
                 Poll::Ready(Sight::Hopeless) => {
-                    self.disarm();
+                    self.inner.disarm();
                     return Poll::Ready(Ok(()));
                 }
                 Poll::Pending => {
-                    self.disarm();
+                    self.inner.disarm();
                     return Poll::Pending;
                 }
             }
         }
-        self.inner_state = InnerState::Polled;
         ready!(self.inner.poll_ready(cx))?;
-        self.inner_state = InnerState::Ready;
         self.watch.deliver();
         Poll::Ready(Ok(()))
     }
@@ -106,19 +83,12 @@ where
             Ok(Attempt::control(&self.gate, now))
         };
         match attempt {
-            Ok(attempt) if !attempt.is_waiting() && self.inner_state == InnerState::Ready => {
-                self.inner_state = InnerState::Polled;
-                let future = self.inner.call(request);
-                ResponseFuture::sent(future, attempt, &self.options)
-            }
-            // Nothing is held while the call waits: the readied service goes, and a clone is readied in time.
-            // So it is with a call that comes without `poll_ready`, as it does to a clone made by `Steer`.
             Ok(attempt) => {
-                self.disarm();
-                ResponseFuture::waiting(self.inner.clone(), request, attempt, &self.options)
+                let call = self.inner.call(request, !attempt.is_waiting());
+                ResponseFuture::call(attempt, call, &self.options)
             }
             Err(rejected) => {
-                self.disarm();
+                self.inner.disarm();
                 ResponseFuture::rejected(rejected, &self.options)
             }
         }
@@ -128,7 +98,7 @@ where
 impl<S: Clone, C: Clone, R: Clone, A: Clone> Clone for AdaptiveCooldown<S, C, R, A> {
     /// The clone shares the gate. It has no readiness of its own yet.
     fn clone(&self) -> Self {
-        Self::new(self.inner.clone(), Arc::clone(&self.gate), self.options.clone())
+        Self::new(self.inner.service.clone(), Arc::clone(&self.gate), self.options.clone())
     }
 }
 
@@ -137,14 +107,14 @@ impl<S: tower::load::Load, C, R, A> tower::load::Load for AdaptiveCooldown<S, C,
     type Metric = S::Metric;
 
     fn load(&self) -> Self::Metric {
-        self.inner.load()
+        self.inner.service.load()
     }
 }
 
 impl<S: fmt::Debug, C, R, A: fmt::Debug> fmt::Debug for AdaptiveCooldown<S, C, R, A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AdaptiveCooldown")
-            .field("inner", &self.inner)
+            .field("inner", &self.inner.service)
             .field("gate", &self.gate)
             .field("options", &self.options)
             .finish_non_exhaustive()

@@ -40,7 +40,7 @@ impl Quota {
     /// If `limit` or `window` is zero, or `window` is longer than a year.
     pub fn new(limit: u32, window: Duration) -> Result<Self, InvalidSetting> {
         const YEAR: Duration = Duration::from_secs(60 * 60 * 24 * 366);
-        InvalidSetting::unless_positive("limit", limit as usize)?;
+        InvalidSetting::positive("limit", limit as usize)?;
         if window.is_zero() {
             return Err(InvalidSetting::new("window", "must be longer than zero"));
         }
@@ -58,7 +58,7 @@ impl Quota {
     /// # Errors
     /// If `burst` is zero.
     pub fn burst(mut self, burst: u32) -> Result<Self, InvalidSetting> {
-        InvalidSetting::unless_positive("burst", burst as usize)?;
+        InvalidSetting::positive("burst", burst as usize)?;
         self.burst = Some(burst);
         Ok(self)
     }

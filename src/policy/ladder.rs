@@ -76,7 +76,7 @@ impl Ladder {
     /// # Errors
     /// If `calls` is zero.
     pub fn pace(mut self, calls: usize, window: Duration, wait: Duration) -> Result<Self, InvalidSetting> {
-        InvalidSetting::unless_positive("calls", calls)?;
+        InvalidSetting::positive("calls", calls)?;
         self.busy_calls = calls;
         self.busy_window = window;
         self.busy_wait = wait;

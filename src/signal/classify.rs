@@ -1,5 +1,4 @@
 use super::{DEFAULT_MAX_RETRY_AFTER, Hints, Rejected, Signal, Verdict, parse_retry_after};
-use crate::record::Usage;
 use http::{
     Extensions, HeaderMap, Response, StatusCode,
     header::{DATE, RETRY_AFTER},
@@ -20,10 +19,11 @@ pub trait Classify<Res, Err> {
     /// What this result says.
     fn classify(&self, result: Result<&Res, &Err>) -> Signal;
 
-    /// Puts the handle for reporting tokens into the response. Called only where the layer was told to
-    /// [`track_usage`](crate::AdaptiveCooldownLayer::track_usage); does nothing by default.
-    fn attach_usage(&self, response: &mut Res, usage: Usage) {
-        let _ = (response, usage);
+    /// Puts something into the response's extensions, if it has any: a [`Usage`](crate::record::Usage) where
+    /// the layer was told to [`track_usage`](crate::AdaptiveCooldownLayer::track_usage), or [`Bypassed`].
+    /// Does nothing by default.
+    fn attach<T: Clone + Send + Sync + 'static>(&self, response: &mut Res, extension: T) {
+        let _ = (response, extension);
     }
 }
 
@@ -35,6 +35,13 @@ where
         self(result)
     }
 }
+
+/// Marks, in a response's extensions, an answer to a call outside the [`Rollout`](crate::Rollout).
+///
+/// There was no gate before that call and there will be none before the next, so
+/// [`RetryPolicy`](crate::retry::RetryPolicy), which leaves the waiting to the gate, does not retry it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bypassed;
 
 /// The part of a response that [`HttpClassifier`] looks at.
 ///
@@ -99,6 +106,7 @@ impl HttpClassifier {
             if let Some(rejected) = response.extensions().get::<Rejected>() {
                 return Signal::new(Verdict::Rejected).status(status).retry_after(rejected.retry_after);
             }
+            signal.bypassed = response.extensions().get::<Bypassed>().is_some();
             signal.hints = self.hints(response.headers());
         }
         signal
@@ -129,8 +137,8 @@ impl<Res: HttpResponse, Err: 'static> Classify<Res, Err> for HttpClassifier {
         }
     }
 
-    fn attach_usage(&self, response: &mut Res, usage: Usage) {
-        response.extensions_mut().insert(usage);
+    fn attach<T: Clone + Send + Sync + 'static>(&self, response: &mut Res, extension: T) {
+        response.extensions_mut().insert(extension);
     }
 }
 

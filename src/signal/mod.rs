@@ -50,7 +50,7 @@ mod rejected;
 mod retry_after;
 
 pub use self::{
-    classify::{Classify, HttpClassifier, HttpResponse},
+    classify::{Bypassed, Classify, HttpClassifier, HttpResponse},
     rejected::Rejected,
     retry_after::{DEFAULT_MAX_RETRY_AFTER, parse_retry_after},
 };
@@ -109,12 +109,14 @@ pub struct Signal {
     pub hints: Hints,
     /// The HTTP status, where there was a response.
     pub status: Option<StatusCode>,
+    /// The call was outside the rollout of a layer further in; see [`Bypassed`].
+    pub bypassed: bool,
 }
 
 impl Signal {
     /// A signal without hints or status.
     pub const fn new(verdict: Verdict) -> Self {
-        Self { verdict, hints: Hints { retry_after: None }, status: None }
+        Self { verdict, hints: Hints { retry_after: None }, status: None, bypassed: false }
     }
 
     /// Adds the time that the server asks to wait. Zero says nothing and is dropped. The caller caps it.

@@ -1,0 +1,45 @@
+//! Goes again after a 429 or a 503: a policy for [`tower::retry::RetryLayer`].
+//!
+//! It never sleeps. The gate of an [`AdaptiveCooldown`](crate::AdaptiveCooldown) below has seen the same
+//! refusal and lets the next attempt go when the upstream is ready for it, together with everybody else's. So
+//! put the retry outside of the cooldown:
+//!
+//! ```
+//! use http::{Request, Response};
+//! use std::sync::atomic::{AtomicU32, Ordering};
+//! use tower::{BoxError, Service, ServiceBuilder, ServiceExt, retry::RetryLayer};
+//! use tower_cooldown::{AdaptiveCooldownLayer, retry::RetryPolicy};
+//!
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)]
+//! # async fn main() -> Result<(), BoxError> {
+//! # static CALLS: AtomicU32 = AtomicU32::new(0);
+//! # let client = tower::service_fn(|_: Request<String>| async {
+//! #     let status = if CALLS.fetch_add(1, Ordering::Relaxed) == 0 { 429 } else { 200 };
+//! #     Ok::<_, BoxError>(Response::builder().status(status).body(String::new())?)
+//! # });
+//! let mut client = ServiceBuilder::new()
+//!     .layer(RetryLayer::new(RetryPolicy::new().max_retries(3)))
+//!     .layer(AdaptiveCooldownLayer::new())
+//!     .service(client); // refuses the first call
+//!
+//! let response = client.ready().await?.call(Request::new("hello".to_owned())).await?;
+//! assert_eq!(response.status(), 200);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! What is retried: [throttled](crate::signal::Verdict::Throttled) and
+//! [overloaded](crate::signal::Verdict::Overloaded) answers, up to [`max_retries`](RetryPolicy::max_retries)
+//! times, while the [budget](RetryPolicy::budget) lasts, if the request can be
+//! [copied](RetryPolicy::copy_with), and unless the gate is closed for
+//! [too long](RetryPolicy::decline_if_closed_for). In all other cases the answer goes to the caller as it is.
+//!
+//! # Without a cooldown below
+//!
+//! Do not use it so: the next attempt would leave at once. For the same reason a call that a
+//! [`Rollout`](crate::Rollout) let past the cooldown is not retried.
+
+mod policy;
+
+pub use self::policy::RetryPolicy;
+pub use crate::request::{ByClone, CopyRequest};
