@@ -1,5 +1,91 @@
-#![doc = "Placeholder"]
+//! Tower middleware for people who call rate-limited services.
+//!
+//! Stack it on the client that you have. It keeps your calls inside a limit, uses what the limit allows,
+//! answers for every call that it was given, and shows what happened.
+//!
+//! ```text
+//!     caller
+//!       │
+//!       ▼
+//!     MicroBatch         small groups, one after another, a pause between
+//!       ▼
+//!     Fallback           a second service, when the first one cannot serve
+//!       ▼
+//!     Retry              tower's, with a policy: throttled → again, without a sleep of its own
+//!       ▼
+//!     AdaptiveCooldown   waits before the call, counts 429s, closes the gate, records each call
+//!       ▼
+//!     client             hyper, reqwest, a tonic channel, an axum handler, service_fn
+//! ```
+//!
+//! Each is an ordinary [`tower::Layer`], useful alone:
+//!
+//! | layer | |
+//! |---|---|
+//! | [`AdaptiveCooldownLayer`] | [waits before calls and after 429s](cooldown), by a [policy] |
+//! | [`MicroBatchLayer`] | [small groups with a pause](micro_batch) |
+//! | [`FallbackLayer`] | [a second service](fallback) |
+//! | [`RetryPolicy`](retry::RetryPolicy) | [a policy](retry) for tower's own `RetryLayer` |
+//!
+//! # The stack
+//!
+//! ```
+//! use http::{Request, Response};
+//! use std::time::Duration;
+//! use tower::{BoxError, Service, ServiceBuilder, ServiceExt, retry::RetryLayer, service_fn};
+//! use tower_cooldown::{
+//!     AdaptiveCooldownLayer, FallbackLayer, MicroBatchLayer,
+//!     policy::{Known, Quota},
+//!     record::Statistics,
+//!     retry::RetryPolicy,
+//! };
+//!
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)]
+//! # async fn main() -> Result<(), BoxError> {
+//! # let first = service_fn(|_: Request<String>| async { Ok::<_, BoxError>(Response::new("tagged".to_owned())) });
+//! # let second = first.clone();
+//! let statistics = Statistics::new();
+//! let quota = Quota::new(15, Duration::from_secs(60))?; // or nothing: AdaptiveCooldownLayer::new()
+//! let mut client = ServiceBuilder::new()
+//!     .layer(MicroBatchLayer::new(2)?.statistics(statistics.clone()))
+//!     .layer(FallbackLayer::new(second).statistics(statistics.clone()))
+//!     .layer(RetryLayer::new(RetryPolicy::new()))
+//!     .layer(AdaptiveCooldownLayer::with_policy(Known::new(quota)).statistics(statistics.clone()))
+//!     .service(first); // your client
+//!
+//! let response = client.ready().await?.call(Request::new("tag this page".to_owned())).await?;
+//! assert_eq!(response.body(), "tagged");
+//! println!("{}", statistics.snapshot());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # The order of layers
+//!
+//! Outermost first: load shedding, a timeout for the whole call, micro-batch, fallback, retry, cooldown, a
+//! timeout per attempt, a concurrency limit, the client.
+//!
+//! - Retry outside of the cooldown: each attempt passes the gate and is counted. The gate is a point in time,
+//!   so a wait before the retry and the wait at the gate overlap; they do not add up.
+//! - A concurrency limit inside of the cooldown: outside, its permits are held by calls that only wait.
+//! - A timeout outside covers the waiting; one inside covers each attempt.
+//!
+//! # Features
+//!
+//! None is on by default.
+//!
+//! | feature | |
+//! |---|---|
+//! | `serde` | `Serialize` for snapshots and records |
+//! | `load` | `tower::load::Load` for [`AdaptiveCooldown`], for use below `Balance` |
+//!
+//! # Time
+//!
+//! All time is tokio's, so a test can pause it: `#[tokio::test(start_paused = true)]` runs hours of cooling in
+//! no time.
+
 #![cfg_attr(docsrs, feature(doc_cfg))]
+#![forbid(unsafe_code)]
 
 pub mod cooldown;
 mod deferred;

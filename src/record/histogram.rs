@@ -134,7 +134,8 @@ pub struct Times {
 impl Times {
     /// The mean, exactly (to the microsecond); `None` where there were none.
     pub fn mean(&self) -> Option<Duration> {
-        (self.count > 0).then(|| Duration::from_secs_f64(self.sum.as_secs_f64() / self.count as f64))
+        let nanos = self.sum.as_nanos().checked_div(self.count.into())?;
+        Some(Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)))
     }
 }
 

@@ -29,8 +29,10 @@ struct Book {
     peak_consecutive_429s: AtomicU64,
     /// A cooldown writes its attempts here; see `claim_attempts`.
     attempts_claimed: AtomicBool,
-    observer: Option<Box<dyn Fn(&CallRecord) + Send + Sync>>,
+    observer: Option<Observer>,
 }
+
+type Observer = Box<dyn Fn(&CallRecord) + Send + Sync>;
 
 /// Calls that did not wait are in one histogram only: their response time is their service time.
 struct ArmBook {
@@ -104,7 +106,7 @@ impl Statistics {
         Self::build(Some(Box::new(observer)))
     }
 
-    fn build(observer: Option<Box<dyn Fn(&CallRecord) + Send + Sync>>) -> Self {
+    fn build(observer: Option<Observer>) -> Self {
         let book = Book {
             arms: [ArmBook::new(), ArmBook::new()],
             waits: [const { Histogram::new() }; WaitReason::ALL.len()],

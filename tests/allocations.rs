@@ -1,0 +1,81 @@
+//! An open gate adds no allocation to a call, and records stay where they are.
+
+mod support;
+
+use allocation_counter::{AllocationInfo, measure};
+use futures::FutureExt;
+use http::Response;
+use std::{convert::Infallible, future::ready};
+use support::unpaced;
+use tower::{Layer, Service, ServiceExt, service_fn};
+use tower_cooldown::{
+    AdaptiveCooldownLayer, FallbackLayer, MicroBatchLayer, WaitReason,
+    policy::{Ladder, Policy},
+    record::{Arm, CallRecord, Outcome, Statistics},
+};
+
+/// Calls `service`, which never waits, that many times.
+fn calls<S>(service: &mut S, calls: usize) -> AllocationInfo
+where
+    S: Service<(), Response = Response<()>>,
+    S::Error: std::fmt::Debug,
+{
+    measure(|| {
+        for _ in 0..calls {
+            let ready = service.ready().now_or_never().expect("an open gate").unwrap();
+            ready.call(()).now_or_never().expect("an answer at once").unwrap();
+        }
+    })
+}
+
+fn bare() -> impl Service<(), Response = Response<()>, Error = Infallible, Future: Send> + Clone {
+    service_fn(|()| ready(Ok(Response::new(()))))
+}
+
+fn assert_none(info: &AllocationInfo) {
+    assert_eq!(info.count_total, 0, "{info:?}");
+}
+
+#[test]
+fn an_open_gate_allocates_nothing() {
+    fn with(policy: impl Policy + 'static) {
+        let mut service = AdaptiveCooldownLayer::with_policy(policy).layer(bare());
+        calls(&mut service, 10);
+        assert_none(&calls(&mut service, 1000));
+    }
+    with(unpaced());
+    with(Ladder::new().pace(1_000_000, support::ms(1), support::ms(1)).unwrap());
+}
+
+#[test]
+fn a_group_with_room_and_a_first_service_that_serves_allocate_nothing() {
+    let mut service = MicroBatchLayer::new(1_000_000).unwrap().layer(bare());
+    assert_none(&calls(&mut service, 1000));
+    let mut service = FallbackLayer::new(bare()).layer(bare());
+    assert_none(&calls(&mut service, 1000));
+}
+
+#[test]
+fn records_and_snapshots_allocate_nothing() {
+    let statistics = Statistics::new();
+    let info = measure(|| {
+        for outcome in [Outcome::Accepted, Outcome::Throttled, Outcome::Cancelled, Outcome::Rejected] {
+            for arm in [Arm::Treated, Arm::Control] {
+                let mut record = CallRecord::new(outcome, tokio::time::Instant::now());
+                record.arm = arm;
+                record.waited = support::secs(3);
+                record.wait_reason = WaitReason::Adaptive;
+                statistics.record(&record);
+            }
+        }
+        assert_eq!(statistics.snapshot().attempts.total(), 4);
+    });
+    assert_none(&info);
+}
+
+#[test]
+fn memory_is_the_same_after_many_calls() {
+    let mut service = AdaptiveCooldownLayer::with_policy(unpaced()).layer(bare());
+    let info = calls(&mut service, 200_000);
+    assert_eq!(info.bytes_current, 0, "{info:?}");
+}
