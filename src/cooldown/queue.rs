@@ -14,7 +14,10 @@ use crate::{
     wakers::Wakers,
 };
 use std::{
-    collections::BTreeMap,
+    collections::{
+        BTreeMap,
+        btree_map::{Entry, OccupiedEntry},
+    },
     task::{Context, Waker},
     time::Duration,
 };
@@ -159,13 +162,21 @@ impl State {
             None => {}
         }
         let head_booked = self.queue.first_key_value().map(|(_, head)| head.booked.at);
-        let (Some(waiter), Some(head_at), Some(head_booked)) =
-            (self.queue.get_mut(&ticket), head_at, head_booked)
+        let (Some(mut waiter), Some(head_at), Some(head_booked)) =
+            (occupied(&mut self.queue, ticket), head_at, head_booked)
         else {
             unreachable!("a call that is not settled stands in the queue until it is cancelled");
         };
         // As far behind the head as it was booked behind it: right also where the head has moved since.
-        let until = later(head_at, waiter.booked.at.saturating_duration_since(head_booked));
+        let until = later(head_at, waiter.get().booked.at.saturating_duration_since(head_booked));
+        if waiter.get().deadline.is_some_and(|deadline| until > deadline) {
+            // The policy has become slower since the call was booked.
+            wakers.discard(waiter.remove().waker);
+            self.abandoned += 1;
+            self.release(now, None, wakers);
+            return Look::Refused(Rejected::new(until.saturating_duration_since(now)));
+        }
+        let waiter = waiter.get_mut();
         waiter.timer = Some(until);
         wakers.replace(&mut waiter.waker, cx.waker());
         Look::Wait { until }
@@ -381,7 +392,14 @@ impl State {
             last = Some(booked);
             true
         });
-        self.tail = Some(tail);
+        self.tail = (!self.queue.is_empty()).then_some(tail);
+    }
+}
+
+fn occupied(queue: &mut BTreeMap<u64, Waiter>, ticket: u64) -> Option<OccupiedEntry<'_, u64, Waiter>> {
+    match queue.entry(ticket) {
+        Entry::Occupied(entry) => Some(entry),
+        Entry::Vacant(_) => None,
     }
 }
 
@@ -402,3 +420,7 @@ fn book_on(
     booked.at = booked.at.max(now);
     booked
 }
+
+#[cfg(test)]
+#[path = "queue_tests.rs"]
+mod tests;

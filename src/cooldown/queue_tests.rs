@@ -1,0 +1,316 @@
+//! A model of callers around [`State`], without a runtime: random calls, answers, cancellations, commands and
+//! clock. After each step everybody who was woken, or whose timer is due, looks again, but for those who have
+//! stopped polling. What has to hold is checked at each departure.
+
+use super::*;
+use crate::{
+    policy::{Known, Ladder, Quota},
+    signal::{Signal, Verdict},
+};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    task::Wake,
+};
+
+/// [SplitMix64](https://prng.di.unimi.it/splitmix64.c).
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+
+    fn ms(&mut self, bound: u64) -> Duration {
+        Duration::from_millis(self.below(bound))
+    }
+}
+
+#[derive(Default)]
+struct Flag(AtomicBool);
+
+impl Wake for Flag {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Relaxed);
+    }
+}
+
+struct Caller {
+    arrived: Instant,
+    flag: Arc<Flag>,
+    timer: Option<Instant>,
+    /// It was polled once, or never, and will not be polled again.
+    parked: bool,
+}
+
+struct World {
+    seed: u64,
+    random: Random,
+    state: State,
+    now: Instant,
+    max_wait: Option<Duration>,
+    /// Never more than so many departures in so much time, where the policy promises that.
+    limit: Option<(usize, Duration)>,
+    waiting: HashMap<u64, Caller>,
+    in_flight: Vec<(u64, Instant)>,
+    departures: Vec<Instant>,
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let mut random = Random(seed);
+        let (policy, limit): (Box<dyn Policy>, _) = match random.below(3) {
+            0 => (Box::new(Ladder::new()), None),
+            1 => {
+                let (limit, window) = (1 + random.below(5) as u32, Duration::from_secs(2));
+                let quota = Quota::new(limit, window).unwrap().margin(Duration::ZERO);
+                (Box::new(Known::new(quota)), Some((limit as usize, window)))
+            }
+            _ => {
+                let quota = Quota::new(3, Duration::from_secs(1)).unwrap().burst(2).unwrap();
+                (Box::new(Known::new(quota)), Some((2 + 3, Duration::from_secs(1))))
+            }
+        };
+        let max_wait = (random.below(2) == 0).then(|| Duration::from_secs(1 + random.below(20)));
+        Self {
+            seed,
+            random,
+            state: State::new(policy),
+            now: Instant::now(),
+            max_wait,
+            limit,
+            waiting: HashMap::new(),
+            in_flight: Vec::new(),
+            departures: Vec::new(),
+        }
+    }
+
+    fn with<T>(&mut self, work: impl FnOnce(&mut State, Instant, &mut Wakers) -> T) -> T {
+        let mut wakers = Wakers::default();
+        let result = work(&mut self.state, self.now, &mut wakers);
+        wakers.finish();
+        result
+    }
+
+    fn step(&mut self) {
+        match self.random.below(20) {
+            0..8 => self.call(),
+            8..12 => self.answer(),
+            12..14 => self.cancel(),
+            14 => {
+                let wait = self.random.ms(9000);
+                self.with(|state, now, wakers| state.close(Closing::adaptive(wait), true, now, wakers));
+            }
+            15 => self.with(|state, now, wakers| state.reset(now, wakers)),
+            _ => {
+                let wait = self.random.ms(1500);
+                self.advance(wait);
+            }
+        }
+        self.settle();
+        self.check();
+    }
+
+    fn call(&mut self) {
+        let arrived =
+            self.now - if self.random.below(4) == 0 { self.random.ms(3000) } else { Duration::ZERO };
+        let max_wait = self.max_wait;
+        match self.with(|state, now, wakers| state.book(arrived, max_wait, now, wakers)) {
+            Booking::Leave(leave) => {
+                // Those who came before are gone, or have been let go and not looked yet.
+                assert!(self.state.queue.is_empty(), "seed {}: overtook", self.seed);
+                self.departed(leave);
+            }
+            Booking::Wait { ticket, booked } => {
+                assert!(booked.at >= self.now, "seed {}", self.seed);
+                let (flag, parked) = (Arc::<Flag>::default(), self.random.below(10) == 0);
+                let never_polled = parked && self.random.below(2) == 0;
+                self.waiting.insert(ticket, Caller { arrived, flag, timer: None, parked });
+                if !never_polled {
+                    self.look(ticket);
+                }
+            }
+            Booking::Refused(rejected) => {
+                assert!(self.max_wait.is_some_and(|max| self.now + rejected.retry_after > arrived + max));
+            }
+        }
+    }
+
+    /// Parked callers are let go in their turn, too, but do not say so.
+    fn all_parked(&self) -> bool {
+        self.waiting.values().all(|caller| caller.parked)
+    }
+
+    fn departed(&mut self, leave: Leave) {
+        let seed = self.seed;
+        assert!(self.state.closed_until(self.now).is_none(), "seed {seed}: left a closed gate");
+        self.departures.push(self.now);
+        if let Some((limit, window)) = self.limit {
+            let since = self.departures.len().checked_sub(limit + 1).map(|k| self.departures[k]);
+            assert!(since.is_none_or(|since| self.now - since >= window), "seed {seed}: over the quota");
+        }
+        self.in_flight.push((leave.epoch, self.now));
+    }
+
+    fn look(&mut self, ticket: u64) {
+        let waker = Waker::from(Arc::clone(&self.waiting[&ticket].flag));
+        let cx = Context::from_waker(&waker);
+        match self.with(|state, now, wakers| state.look(ticket, now, &cx, wakers)) {
+            Look::Leave(leave) => {
+                let caller = self.waiting.remove(&ticket).unwrap();
+                let first = self.state.queue.first_key_value().map(|(first, _)| *first);
+                assert!(first.is_none_or(|first| first > ticket), "seed {}: out of order", self.seed);
+                if let Some(max_wait) = self.max_wait {
+                    let waited = self.now - caller.arrived;
+                    assert!(waited <= max_wait, "seed {}: waited {waited:?} of {max_wait:?}", self.seed);
+                }
+                self.departed(leave);
+            }
+            Look::Refused(_) => {
+                assert!(self.max_wait.is_some());
+                self.waiting.remove(&ticket);
+            }
+            Look::Wait { until } => {
+                assert!(until > self.now, "seed {}: a timer for now", self.seed);
+                let caller = self.waiting.get_mut(&ticket).unwrap();
+                caller.timer = Some(until);
+            }
+        }
+    }
+
+    fn answer(&mut self) {
+        if self.in_flight.is_empty() {
+            return;
+        }
+        let index = self.random.below(self.in_flight.len() as u64) as usize;
+        let (epoch, departed) = self.in_flight.swap_remove(index);
+        let verdict =
+            [Verdict::Accepted, Verdict::Accepted, Verdict::Throttled, Verdict::Overloaded, Verdict::Failed]
+                [self.random.below(5) as usize];
+        let mut signal = Signal::new(verdict);
+        if self.random.below(3) == 0 {
+            signal = signal.retry_after(self.random.ms(12_000));
+        }
+        let (epoch_before, now) = (self.state.epoch(), self.now);
+        let mut answer = Answer::new(signal, departed, now);
+        self.with(|state, _, wakers| state.answered(&mut answer, epoch, wakers));
+        let pushed_back = epoch == epoch_before && verdict.is_pushback();
+        assert_eq!(self.state.epoch(), epoch_before + u64::from(pushed_back), "seed {}", self.seed);
+    }
+
+    fn cancel(&mut self) {
+        let mut tickets: Vec<u64> = self.waiting.keys().copied().collect();
+        tickets.sort_unstable();
+        if !tickets.is_empty() && self.random.below(3) > 0 {
+            let ticket = tickets[self.random.below(tickets.len() as u64) as usize];
+            self.waiting.remove(&ticket);
+            self.with(|state, now, wakers| state.cancel(ticket, now, wakers));
+        } else if self.in_flight.pop().is_some() {
+            self.state.abandoned_in_flight();
+        }
+    }
+
+    /// Moves the clock, stopping at each timer on the way.
+    fn advance(&mut self, wait: Duration) {
+        let end = self.now + wait;
+        while let Some(timer) = self.next_timer().filter(|timer| *timer <= end) {
+            self.now = self.now.max(timer);
+            self.settle();
+        }
+        self.now = end;
+    }
+
+    fn next_timer(&self) -> Option<Instant> {
+        self.waiting.values().filter(|caller| !caller.parked).filter_map(|caller| caller.timer).min()
+    }
+
+    /// Polls whoever was woken or has a timer that is due, until nobody has anything to do.
+    fn settle(&mut self) {
+        for _ in 0..10_000 {
+            let now = self.now;
+            let due = self.waiting.iter().filter(|(_, caller)| {
+                let due = caller.timer.is_some_and(|timer| timer <= now);
+                !caller.parked && (due || caller.flag.0.load(Relaxed))
+            });
+            let Some(ticket) = due.map(|(ticket, _)| *ticket).min() else { return };
+            self.waiting[&ticket].flag.0.store(false, Relaxed);
+            self.look(ticket);
+        }
+        panic!("seed {}: never at rest", self.seed);
+    }
+
+    fn check(&self) {
+        let known = |ticket: &u64| self.waiting.contains_key(ticket);
+        assert!(self.state.queue.keys().all(known), "seed {}", self.seed);
+        assert!(self.state.settled.keys().all(known), "seed {}", self.seed);
+        let unheard = self.state.settled.values().filter(|s| matches!(s, Settled::Leave(_))).count();
+        assert_eq!(self.state.in_flight, self.in_flight.len() + unheard, "seed {}", self.seed);
+        assert_eq!(self.state.tail.is_some(), !self.state.queue.is_empty(), "seed {}", self.seed);
+        let booked: Vec<_> = self.state.queue.values().map(|waiter| waiter.booked.at).collect();
+        assert!(booked.is_sorted(), "seed {}: booked out of order", self.seed);
+    }
+
+    /// Everybody who is still polled gets away, and nothing is left behind.
+    fn finish(&mut self) {
+        self.advance(Duration::from_secs(3600));
+        assert!(self.all_parked(), "seed {}: somebody waits for ever", self.seed);
+        let tickets: Vec<_> = self.waiting.drain().map(|(ticket, _)| ticket).collect();
+        for ticket in tickets {
+            self.with(|state, now, wakers| state.cancel(ticket, now, wakers));
+        }
+        for _ in std::mem::take(&mut self.in_flight) {
+            self.state.abandoned_in_flight();
+        }
+        self.check();
+        assert_eq!((self.state.queue.len(), self.state.settled.len(), self.state.in_flight), (0, 0, 0));
+    }
+}
+
+#[test]
+fn whatever_happens_the_rules_hold() {
+    // Another range of seeds by `QUEUE_SEEDS=1000..2000`.
+    let seeds = std::env::var("QUEUE_SEEDS").unwrap_or_else(|_| "0..300".into());
+    let (first, last) = seeds.split_once("..").expect("FIRST..LAST");
+    for seed in first.parse().unwrap()..last.parse().unwrap() {
+        let mut world = World::new(seed);
+        for _ in 0..400 {
+            world.step();
+        }
+        world.finish();
+    }
+}
+
+#[test]
+fn ten_thousand_callers_wait_and_go_away_without_much_work() {
+    // Booking, cancelling and releasing among many waiters is cheap; a queue that is walked through at each of
+    // these steps would take minutes here.
+    let start = Instant::now();
+    let quota = Quota::new(10, Duration::from_secs(1)).unwrap();
+    let mut state = State::new(Box::new(Known::new(quota)));
+    let mut wakers = Wakers::default();
+    let book = |state: &mut State| match state.book(start, None, start, &mut Wakers::default()) {
+        Booking::Wait { ticket, .. } => Some(ticket),
+        _ => None,
+    };
+    let tickets: Vec<_> = (0..100_000).filter_map(|_| book(&mut state)).collect();
+    for ticket in tickets.iter().step_by(2) {
+        state.cancel(*ticket, start, &mut wakers);
+    }
+    let mut now = start;
+    while state.waiting() > 0 {
+        now += Duration::from_secs(2);
+        state.release(now, None, &mut wakers);
+    }
+    assert_eq!(state.settled.len(), 100_000 - 10 - 50_000 + 5);
+}
