@@ -47,10 +47,10 @@
 //! let statistics = Statistics::new();
 //! let quota = Quota::new(15, Duration::from_secs(60))?; // or nothing: AdaptiveCooldownLayer::new()
 //! let mut client = ServiceBuilder::new()
-//!     .layer(MicroBatchLayer::new(2)?.statistics(statistics.clone()))
-//!     .layer(FallbackLayer::new(second).statistics(statistics.clone()))
+//!     .layer(MicroBatchLayer::new(2)?.statistics(&statistics))
+//!     .layer(FallbackLayer::new(second).statistics(&statistics))
 //!     .layer(RetryLayer::new(RetryPolicy::new()))
-//!     .layer(AdaptiveCooldownLayer::with_policy(Known::new(quota)).statistics(statistics.clone()))
+//!     .layer(AdaptiveCooldownLayer::with_policy(Known::new(quota)).statistics(&statistics))
 //!     .service(first); // your client
 //!
 //! let response = client.ready().await?.call(Request::new("tag this page".to_owned())).await?;

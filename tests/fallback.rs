@@ -41,9 +41,8 @@ async fn the_second_serves_what_the_first_cannot_and_the_reason_is_kept() {
         (502, FallbackReason::OtherServerError),
     ] {
         let (statistics, second) = (Statistics::new(), Upstream::ok());
-        let service = FallbackLayer::new(second.clone())
-            .statistics(statistics.clone())
-            .layer(Upstream::statuses([status]));
+        let service =
+            FallbackLayer::new(second.clone()).statistics(&statistics).layer(Upstream::statuses([status]));
         assert_eq!(call(&service).await.unwrap().status(), 200);
         assert_eq!(second.ids(), [1], "the same request");
         let snapshot = statistics.snapshot();
@@ -58,7 +57,7 @@ async fn the_second_serves_what_the_first_cannot_and_the_reason_is_kept() {
 async fn an_error_of_the_transport_falls_back() {
     let statistics = Statistics::new();
     let first = Upstream::new(|_| Reply::error("connection refused"));
-    let service = FallbackLayer::new(Upstream::ok()).statistics(statistics.clone()).layer(first);
+    let service = FallbackLayer::new(Upstream::ok()).statistics(&statistics).layer(first);
     assert_eq!(call(&service).await.unwrap().status(), 200);
     assert_eq!(counts(&statistics.snapshot(), FallbackReason::Transport), (1, 0, 0));
 }
@@ -66,7 +65,7 @@ async fn an_error_of_the_transport_falls_back() {
 #[tokio::test(start_paused = true)]
 async fn a_success_stays_with_the_first() {
     let (statistics, second) = (Statistics::new(), Upstream::ok());
-    let service = FallbackLayer::new(second.clone()).statistics(statistics.clone()).layer(Upstream::ok());
+    let service = FallbackLayer::new(second.clone()).statistics(&statistics).layer(Upstream::ok());
     call(&service).await.unwrap();
     assert_eq!(second.len(), 0);
     assert_eq!(statistics.snapshot().success_rate(), Some(1.0));
@@ -77,7 +76,7 @@ async fn a_success_stays_with_the_first() {
 async fn the_callers_fault_stays_with_the_first_unless_asked() {
     let (statistics, second) = (Statistics::new(), Upstream::ok());
     let first = Upstream::statuses([404]);
-    let layer = FallbackLayer::new(second.clone()).statistics(statistics.clone());
+    let layer = FallbackLayer::new(second.clone()).statistics(&statistics);
     assert_eq!(call(&layer.layer(first.clone())).await.unwrap().status(), 404);
     assert_eq!((second.len(), statistics.snapshot().calls.refused), (0, 1));
 
@@ -91,7 +90,7 @@ async fn a_reason_that_is_excepted_stays_with_the_first() {
     let statistics = Statistics::new();
     let service = FallbackLayer::new(Upstream::ok())
         .except(FallbackReason::TooManyRequests)
-        .statistics(statistics.clone())
+        .statistics(&statistics)
         .layer(Upstream::statuses([429]));
     assert_eq!(call(&service).await.unwrap().status(), 429);
     assert_eq!(counts(&statistics.snapshot(), FallbackReason::TooManyRequests), (0, 0, 1));
@@ -103,7 +102,7 @@ async fn both_errors_are_kept_if_both_fail() {
     let first =
         UpstreamOf::<(), io::Error>::new(|_| Reply::error(io::Error::from(io::ErrorKind::ConnectionRefused)));
     let second = Upstream::new(|_| Reply::error("no such model"));
-    let service = FallbackLayer::new(second).statistics(statistics.clone()).layer(first);
+    let service = FallbackLayer::new(second).statistics(&statistics).layer(first);
     let error = call(&service).await.unwrap_err();
     assert_eq!(error.primary().unwrap().kind(), io::ErrorKind::ConnectionRefused);
     assert_eq!(error.fallback().unwrap().to_string(), "no such model");
@@ -133,7 +132,7 @@ async fn an_answer_that_failed_keeps_its_reason_if_the_fallback_errs() {
 async fn the_fallbacks_answer_is_passed_on_whatever_it_is() {
     let statistics = Statistics::new();
     let service = FallbackLayer::new(Upstream::statuses([500]))
-        .statistics(statistics.clone())
+        .statistics(&statistics)
         .layer(Upstream::statuses([429]));
     assert_eq!(call(&service).await.unwrap().status(), 500);
     assert_eq!(counts(&statistics.snapshot(), FallbackReason::TooManyRequests), (0, 1, 0));
@@ -158,7 +157,7 @@ async fn a_call_that_the_gate_rejects_is_served_by_the_second() {
     let first = Upstream::ok();
     let cooldown = AdaptiveCooldownLayer::new().max_wait(secs(5));
     cooldown.handle().cool_for(secs(60));
-    let layer = FallbackLayer::new(Upstream::ok()).statistics(statistics.clone());
+    let layer = FallbackLayer::new(Upstream::ok()).statistics(&statistics);
     // As an error
     let service = ServiceBuilder::new().layer(layer.clone()).layer(cooldown.clone()).service(first.clone());
     assert_eq!(call(&service).await.unwrap().status(), 200);
@@ -177,9 +176,9 @@ async fn it_takes_over_when_the_retries_are_spent() {
     let statistics = Statistics::new();
     let first = Upstream::statuses([429]);
     let service = ServiceBuilder::new()
-        .layer(FallbackLayer::new(Upstream::ok()).statistics(statistics.clone()))
+        .layer(FallbackLayer::new(Upstream::ok()).statistics(&statistics))
         .layer(RetryLayer::new(RetryPolicy::new().max_retries(2)))
-        .layer(AdaptiveCooldownLayer::new().statistics(statistics.clone()))
+        .layer(AdaptiveCooldownLayer::new().statistics(&statistics))
         .service(first.clone());
     assert_eq!(call(&service).await.unwrap().status(), 200);
     assert_eq!(first.len(), 3);
@@ -197,14 +196,14 @@ async fn a_classifier_of_ones_own_has_the_last_word() {
     let statistics = Statistics::new();
     let service = FallbackLayer::new(Upstream::ok())
         .classify(classify)
-        .statistics(statistics.clone())
+        .statistics(&statistics)
         .layer(Upstream::new(|_| Reply::status(200).retry_after("9")));
     call(&service).await.unwrap();
     assert_eq!(counts(&statistics.snapshot(), FallbackReason::TooManyRequests), (1, 0, 0));
 
     let odd = |_: Result<&Response<String>, &BoxError>| Signal::new(Verdict::Failed);
     let service =
-        FallbackLayer::new(Upstream::ok()).classify(odd).statistics(statistics.clone()).layer(Upstream::ok());
+        FallbackLayer::new(Upstream::ok()).classify(odd).statistics(&statistics).layer(Upstream::ok());
     call(&service).await.unwrap();
     assert_eq!(counts(&statistics.snapshot(), FallbackReason::Unknown), (0, 1, 0));
 }
@@ -224,7 +223,7 @@ async fn a_dropped_call_is_counted_as_cancelled_on_either_side() {
     let statistics = Statistics::new();
     let slow = || Upstream::new(|_| Reply::status(200).after(secs(60)));
     let (first, second) = (slow(), slow());
-    let layer = FallbackLayer::new(second.clone()).statistics(statistics.clone());
+    let layer = FallbackLayer::new(second.clone()).statistics(&statistics);
     let in_first = support::send(&layer.layer(first.clone()), 1);
     let in_second = support::send(&layer.layer(Upstream::statuses([500])), 2);
     settle().await;
@@ -241,7 +240,7 @@ async fn a_dropped_call_is_counted_as_cancelled_on_either_side() {
 async fn a_panic_below_is_counted_as_cancelled() {
     let statistics = Statistics::new();
     let first = Upstream::new(|_| panic!("told to panic"));
-    let service = FallbackLayer::new(Upstream::ok()).statistics(statistics.clone()).layer(first);
+    let service = FallbackLayer::new(Upstream::ok()).statistics(&statistics).layer(first);
     let result = futures::FutureExt::catch_unwind(AssertUnwindSafe(call(&service))).await;
     assert!(result.is_err());
     // The first service panicked before there was a future: no call had begun.
@@ -254,7 +253,7 @@ async fn a_panic_below_is_counted_as_cancelled() {
         }
         Ok::<_, BoxError>(Response::new(String::new()))
     });
-    let service = FallbackLayer::new(Upstream::ok()).statistics(statistics.clone()).layer(first);
+    let service = FallbackLayer::new(Upstream::ok()).statistics(&statistics).layer(first);
     assert!(futures::FutureExt::catch_unwind(AssertUnwindSafe(call(&service))).await.is_err());
     assert_eq!(statistics.snapshot().calls.cancelled, 1);
 }
@@ -273,7 +272,7 @@ async fn fifty_calls_are_fifty_outcomes() {
     });
     let second =
         Upstream::new(|call| if call.nth % 5 == 4 { Reply::error("down") } else { Reply::status(200) });
-    let service = FallbackLayer::new(second).statistics(statistics.clone()).layer(first);
+    let service = FallbackLayer::new(second).statistics(&statistics).layer(first);
     let mut answered = 0;
     for _ in 0..50 {
         answered += u64::from(call(&service).await.is_ok());

@@ -195,7 +195,7 @@ async fn a_panic_below_leaves_the_group() {
 async fn alone_it_records_calls_refusals_and_waits() {
     let statistics = Statistics::new();
     let upstream = Upstream::statuses([200, 429, 429, 200]);
-    let service = pairs().statistics(statistics.clone()).layer(upstream);
+    let service = pairs().statistics(&statistics).layer(upstream);
     send_all(&service, 4).await;
 
     let snapshot = statistics.snapshot();
@@ -213,11 +213,11 @@ async fn with_a_cooldown_nothing_is_counted_twice() {
     async fn run(statistics: &Statistics, batch_first: bool) -> Snapshot {
         // Which of the two layers is told of the statistics first must not matter.
         let (batch, cooldown) = if batch_first {
-            let batch = pairs().statistics(statistics.clone());
-            (batch, AdaptiveCooldownLayer::with_policy(unpaced()).statistics(statistics.clone()))
+            let batch = pairs().statistics(&statistics);
+            (batch, AdaptiveCooldownLayer::with_policy(unpaced()).statistics(&statistics))
         } else {
-            let cooldown = AdaptiveCooldownLayer::with_policy(unpaced()).statistics(statistics.clone());
-            (pairs().statistics(statistics.clone()), cooldown)
+            let cooldown = AdaptiveCooldownLayer::with_policy(unpaced()).statistics(&statistics);
+            (pairs().statistics(&statistics), cooldown)
         };
         let service = ServiceBuilder::new().layer(batch).layer(cooldown).service(slow(ms(100)));
         send_all(&service, 4).await;

@@ -33,7 +33,7 @@ async fn every_attempt_is_one_record() {
     });
     let service = ServiceBuilder::new()
         .layer(RetryLayer::new(RetryPolicy::new()))
-        .layer(AdaptiveCooldownLayer::with_policy(unpaced()).statistics(statistics.clone()))
+        .layer(AdaptiveCooldownLayer::with_policy(unpaced()).statistics(&statistics))
         .service(upstream);
     for id in 0..2 {
         service.clone().oneshot(request(id)).await.unwrap();
@@ -115,8 +115,8 @@ async fn peak_of_consecutive_429s() {
 async fn callers_report_tokens_through_the_response() {
     let statistics = Statistics::new();
     let service = ServiceBuilder::new()
-        .layer(MicroBatchLayer::new(2).unwrap().statistics(statistics.clone()))
-        .layer(AdaptiveCooldownLayer::with_policy(unpaced()).track_usage().statistics(statistics.clone()))
+        .layer(MicroBatchLayer::new(2).unwrap().statistics(&statistics))
+        .layer(AdaptiveCooldownLayer::with_policy(unpaced()).track_usage().statistics(&statistics))
         .service(Upstream::ok());
     for id in 0..3 {
         let response = service.clone().oneshot(request(id)).await.unwrap();
@@ -299,10 +299,9 @@ async fn events_come_at_the_level_that_one_would_expect() {
 
     let statistics = Statistics::new();
     let second = service_fn(|_: Request<()>| async { Err::<Response<String>, BoxError>("down".into()) });
-    let cooldown =
-        AdaptiveCooldownLayer::with_policy(unpaced()).name("gemini").statistics(statistics.clone());
+    let cooldown = AdaptiveCooldownLayer::with_policy(unpaced()).name("gemini").statistics(&statistics);
     let service = ServiceBuilder::new()
-        .layer(FallbackLayer::new(second).statistics(statistics.clone()))
+        .layer(FallbackLayer::new(second).statistics(&statistics))
         .layer(RetryLayer::new(RetryPolicy::new().max_retries(1)))
         .layer(cooldown)
         .service(Upstream::new(|_| Reply::throttled(3)));

@@ -123,9 +123,9 @@ impl<C, R, A> AdaptiveCooldownLayer<C, R, A> {
     }
 
     /// The statistics to write to. Default: ones of its own, to be had from [`Handle::statistics`].
-    pub fn statistics(mut self, statistics: Statistics) -> Self {
+    pub fn statistics(mut self, statistics: &Statistics) -> Self {
         statistics.claim_attempts();
-        self.gate_mut().statistics = statistics;
+        self.gate_mut().statistics = statistics.clone();
         self
     }
 

@@ -60,6 +60,8 @@ struct World {
     state: State,
     now: Instant,
     max_wait: Option<Duration>,
+    /// Whether some callers stop polling.
+    parking: bool,
     /// Never more than so many departures in so much time, where the policy promises that.
     limit: Option<(usize, Duration)>,
     waiting: HashMap<u64, Caller>,
@@ -83,9 +85,11 @@ impl World {
             }
         };
         let max_wait = (random.below(2) == 0).then(|| Duration::from_secs(1 + random.below(20)));
+        let parking = random.below(2) == 0;
         Self {
             seed,
             random,
+            parking,
             state: State::new(policy),
             now: Instant::now(),
             max_wait,
@@ -134,7 +138,7 @@ impl World {
             }
             Booking::Wait { ticket, booked } => {
                 assert!(booked.at >= self.now, "seed {}", self.seed);
-                let (flag, parked) = (Arc::<Flag>::default(), self.random.below(10) == 0);
+                let (flag, parked) = (Arc::<Flag>::default(), self.parking && self.random.below(10) == 0);
                 let never_polled = parked && self.random.below(2) == 0;
                 self.waiting.insert(ticket, Caller { arrived, flag, timer: None, parked });
                 if !never_polled {
@@ -250,13 +254,28 @@ impl World {
         panic!("seed {}: never at rest", self.seed);
     }
 
-    fn check(&self) {
+    fn check(&mut self) {
+        if let (false, Some((_, head))) = (self.parking, self.state.queue.first_key_value()) {
+            let due = self.state.policy.departure(head.arrived).at;
+            let closed = self.state.closed_until(self.now).is_some();
+            assert!(closed || due > self.now, "seed {}: the head missed its time", self.seed);
+        }
         let known = |ticket: &u64| self.waiting.contains_key(ticket);
         assert!(self.state.queue.keys().all(known), "seed {}", self.seed);
         assert!(self.state.settled.keys().all(known), "seed {}", self.seed);
         let unheard = self.state.settled.values().filter(|s| matches!(s, Settled::Leave(_))).count();
         assert_eq!(self.state.in_flight, self.in_flight.len() + unheard, "seed {}", self.seed);
         assert_eq!(self.state.tail.is_some(), !self.state.queue.is_empty(), "seed {}", self.seed);
+        let closed = self.state.closed_until(self.now);
+        for waiter in self.state.queue.values() {
+            let booked = waiter.booked.at;
+            assert!(closed.is_none_or(|closed| booked >= closed.until), "seed {}: booked in vain", self.seed);
+            assert!(
+                waiter.deadline.is_none_or(|deadline| booked <= deadline),
+                "seed {}: not refused",
+                self.seed
+            );
+        }
         let booked: Vec<_> = self.state.queue.values().map(|waiter| waiter.booked.at).collect();
         assert!(booked.is_sorted(), "seed {}: booked out of order", self.seed);
     }

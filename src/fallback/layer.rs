@@ -67,8 +67,8 @@ impl<F, C, K> FallbackLayer<F, C, K> {
     }
 
     /// The statistics to write to. Default: ones of its own.
-    pub fn statistics(mut self, statistics: Statistics) -> Self {
-        self.options.statistics = statistics;
+    pub fn statistics(mut self, statistics: &Statistics) -> Self {
+        self.options.statistics = statistics.clone();
         self
     }
 }

@@ -15,7 +15,7 @@
 //! # });
 //! let statistics = Statistics::new();
 //! let mut client = ServiceBuilder::new()
-//!     .layer(FallbackLayer::new(second).statistics(statistics.clone()))
+//!     .layer(FallbackLayer::new(second).statistics(&statistics))
 //!     .service(primary); // answers 503
 //!
 //! let response = client.ready().await?.call(Request::new("hello".to_owned())).await?;
@@ -25,8 +25,9 @@
 //! # }
 //! ```
 //!
-//! Two providers seldom speak the same protocol: translate the request with `tower`'s `map_request`, and the
-//! answer with `map_response`, around the second service.
+//! Two providers seldom speak the same protocol: translate around the second service, with `tower`'s
+//! `map_request` and `map_response` where that cannot fail, or in a `service_fn` where it can. The example
+//! `bulk_tagging` does the latter.
 //!
 //! # When
 //!
@@ -52,7 +53,8 @@
 //! # Errors
 //!
 //! [`FallbackError`]: the first service's error as it was, or what both of them said if both failed. An answer
-//! of the second service is passed on whatever its status.
+//! of the second service is passed on whatever its status. To give the stack a boxed error again, put
+//! `.map_err(BoxError::from)` around it.
 //!
 //! # Cancellation
 //!

@@ -57,8 +57,8 @@ impl<C, A> MicroBatchLayer<C, A> {
     }
 
     /// The statistics to write to. Default: ones of its own.
-    pub fn statistics(mut self, statistics: Statistics) -> Self {
-        self.shared_mut().statistics = statistics;
+    pub fn statistics(mut self, statistics: &Statistics) -> Self {
+        self.shared_mut().statistics = statistics.clone();
         self
     }
 

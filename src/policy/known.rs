@@ -80,7 +80,8 @@ impl Quota {
 /// Calls leave at once while the quota allows, and wait for the next free place otherwise. If the upstream
 /// refuses all the same (others use the quota too, or it is smaller than declared), the gate closes for as
 /// long as the server says; where it says nothing, for 1500, 3000, then 7000 ms as in
-/// [`Ladder`](super::Ladder).
+/// [`Ladder`](super::Ladder). The declared number is believed all the same: after the closing the calls leave
+/// at the same rate as before.
 ///
 /// ```
 /// use std::time::Duration;
@@ -119,6 +120,14 @@ impl Known {
             }
         };
         Self { shape, escalation: Escalation::default() }
+    }
+
+    /// How long the gate closes after 0, 1, 2, and 3 or more 429s in a row, where the server does not say. 0
+    /// stands for a 503. Default: 500, 1500, 3000, 7000 ms.
+    #[must_use]
+    pub fn steps(mut self, steps: [Duration; 4]) -> Self {
+        self.escalation = Escalation::new(steps);
+        self
     }
 }
 
@@ -316,6 +325,14 @@ mod tests {
         let mut known = Known::new(Quota::new(15, secs(30)).unwrap());
         let refused = Answer::new(Signal::new(Verdict::Throttled), now, now);
         assert_eq!(known.answered(&refused), Some(Closing::adaptive(Duration::from_millis(1500))));
+    }
+
+    #[test]
+    fn the_steps_are_a_setting() {
+        let now = Instant::now();
+        let mut known = Known::new(Quota::new(15, secs(30)).unwrap()).steps([1, 2, 3, 4].map(secs));
+        let refused = Answer::new(Signal::new(Verdict::Throttled), now, now);
+        assert_eq!(known.answered(&refused), Some(Closing::adaptive(secs(2))));
     }
 
     #[test]

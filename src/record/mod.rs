@@ -14,7 +14,7 @@
 //! # async fn main() -> Result<(), Infallible> {
 //! let statistics = Statistics::new();
 //! let mut client = ServiceBuilder::new()
-//!     .layer(AdaptiveCooldownLayer::new().statistics(statistics.clone()))
+//!     .layer(AdaptiveCooldownLayer::new().statistics(&statistics))
 //!     .service_fn(|_request: &str| async { Ok::<_, Infallible>(http::Response::new("hello")) });
 //!
 //! client.ready().await?.call("GET /").await?;

@@ -81,7 +81,8 @@ pub struct Calls {
     pub cancelled: u64,
     /// Calls that the primary could not serve, by reason.
     pub fallbacks: [FallbackCounts; FallbackReason::ALL.len()],
-    /// From the caller's side: waiting, retries and fallback included.
+    /// From when the call came to the fallback to its answer: retries and the waits below included, those of
+    /// layers further out, such as a micro-batch, not.
     pub response: Times,
 }
 

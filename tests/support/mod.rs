@@ -12,7 +12,7 @@ use std::{
     marker::PhantomData,
     pin::Pin,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering::SeqCst},
     },
     task::{Context, Poll, ready},
@@ -48,9 +48,12 @@ pub fn request(id: u64) -> Request<()> {
     Request::builder().uri(format!("/{id}")).body(()).unwrap()
 }
 
+/// A call in a task of its own: what came of it, and how long that took.
+pub type Sent<T, E> = JoinHandle<(Result<T, E>, Duration)>;
+
 /// Sends the request with this number through a clone of `service`, in a task of its own, and says how long it
 /// took. Tasks start in the order in which they are spawned.
-pub fn send<S>(service: &S, id: u64) -> JoinHandle<(Result<S::Response, S::Error>, Duration)>
+pub fn send<S>(service: &S, id: u64) -> Sent<S::Response, S::Error>
 where
     S: Service<Request<()>> + Clone + Send + 'static,
     S::Future: Send,
