@@ -109,3 +109,8 @@ pub use self::{
     rollout::Rollout,
     signal::Rejected,
 };
+
+/// The code in the README compiles and runs.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
