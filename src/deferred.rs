@@ -60,11 +60,11 @@ impl<S> Inner<S> {
     /// Sends the request at once, if it may leave and the service is ready; else prepares it to be sent later.
     ///
     /// That the service is not ready although it is called happens to the clones that `Steer` makes.
-    pub(crate) fn call<Req>(&mut self, request: Req, may_leave: bool) -> Deferred<S, Req, S::Future>
+    pub(crate) fn call<Req>(&mut self, request: Req, permit: &mut impl Permit) -> Deferred<S, Req, S::Future>
     where
         S: Service<Req> + Clone,
     {
-        if may_leave && self.state == Readiness::Ready {
+        if self.state == Readiness::Ready && permit.may_send() {
             self.state = Readiness::Polled;
             return Deferred::Sent { future: self.service.call(request) };
         }
@@ -83,6 +83,9 @@ impl<S: Clone> Clone for Inner<S> {
 
 /// What a deferred call needs to know from its gate. Its `Drop` gives back what the call holds there.
 pub(crate) trait Permit {
+    /// Whether the call may be sent at once. If so, it is.
+    fn may_send(&mut self) -> bool;
+
     /// Waits until the call may leave. A timer is provided; it is made on first use.
     fn poll_leave(
         &mut self,
@@ -91,7 +94,7 @@ pub(crate) trait Permit {
     ) -> Poll<Result<(), Rejected>>;
 
     /// The inner service is ready and the call is about to be sent. If not after all, it waits again.
-    fn confirm(&mut self) -> bool;
+    fn confirm(&mut self) -> Result<bool, Rejected>;
 }
 
 /// Waits until then, with a timer that is made on first use and set anew where the time has changed.
@@ -147,7 +150,7 @@ where
                         return Poll::Ready(Ok(Err(error)));
                     }
                     let (mut service, request) = call.take().expect(POLLED_AGAIN);
-                    if permit.confirm() {
+                    if permit.confirm()? {
                         Self::Sent { future: service.call(request) }
                     } else {
                         Self::Waiting { call: Some((service.clone(), request)), timer: None }

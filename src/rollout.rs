@@ -34,6 +34,9 @@ pub const ROLLOUT_VARIABLE: &str = "TOWER_COOLDOWN_ROLLOUT";
 /// # }
 /// ```
 ///
+/// A change counts for calls that come after it. To let go at once those that wait already, call
+/// [`Handle::reset`](crate::Handle::reset) as well.
+///
 /// # Sticky by key
 ///
 /// Without a key every attempt is decided on its own, evenly spread: of any hundred, as many are inside as the

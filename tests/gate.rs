@@ -286,7 +286,6 @@ async fn a_gate_that_closes_while_the_inner_service_gets_ready_holds_the_call_ba
 
 /// Others may hold the permits below for long, as with a limit that several upstreams share.
 #[tokio::test(start_paused = true)]
-#[ignore = "calls that were let go one by one and got no permit are sent together when they get it"]
 async fn calls_that_left_in_time_but_found_the_inner_service_busy_are_sent_at_the_pace() {
     let upstream = Upstream::ok();
     let permits = Arc::new(Semaphore::new(6));
@@ -402,7 +401,6 @@ async fn callers_in_poll_ready_and_in_call_leave_in_order_and_spaced() {
 }
 
 #[tokio::test(start_paused = true)]
-#[ignore = "calls that wait overtake all handles in `poll_ready`, also those that came before them"]
 async fn callers_in_poll_ready_and_in_call_stand_in_one_queue() {
     let (upstream, ..) = mixed_callers(10).await;
     assert_eq!(upstream.ids(), (0..10).collect::<Vec<_>>());
@@ -676,7 +674,6 @@ async fn a_rejection_from_further_in_does_not_close_the_gate() {
 
 /// A handle may be readied and not called, as when its caller goes away or in the ready set of a balancer.
 #[tokio::test(start_paused = true)]
-#[ignore = "where the gate is closed for longer than `max_wait`, the wait is never forgotten"]
 async fn a_wait_that_ended_long_ago_is_not_that_of_the_next_call() {
     for max_wait in [secs(1), secs(60)] {
         let (statistics, records) = observed();
@@ -693,7 +690,6 @@ async fn a_wait_that_ended_long_ago_is_not_that_of_the_next_call() {
 
 /// The same where nobody asks again whether the handle is ready, as in `Steer`.
 #[tokio::test(start_paused = true)]
-#[ignore = "the arrival is that of the wait in `poll_ready`, however long ago it ended"]
 async fn readiness_that_is_used_late_does_not_use_up_max_wait() {
     let upstream = Upstream::ok();
     let (statistics, records) = observed();
@@ -918,7 +914,6 @@ async fn a_caller_that_stops_polling_does_not_stall_those_behind_it() {
 
 /// As it happens to the futures in `buffer_unordered` while their consumer is busy.
 #[tokio::test(start_paused = true)]
-#[ignore = "each of n callers that stopped costs those behind it up to n departures"]
 async fn many_callers_that_stop_polling_cost_no_more_than_their_own_departures() {
     let upstream = Upstream::ok();
     let layer = with_policy(every(secs(1)));

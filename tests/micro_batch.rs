@@ -213,11 +213,11 @@ async fn with_a_cooldown_nothing_is_counted_twice() {
     async fn run(statistics: &Statistics, batch_first: bool) -> Snapshot {
         // Which of the two layers is told of the statistics first must not matter.
         let (batch, cooldown) = if batch_first {
-            let batch = pairs().statistics(&statistics);
-            (batch, AdaptiveCooldownLayer::with_policy(unpaced()).statistics(&statistics))
+            let batch = pairs().statistics(statistics);
+            (batch, AdaptiveCooldownLayer::with_policy(unpaced()).statistics(statistics))
         } else {
-            let cooldown = AdaptiveCooldownLayer::with_policy(unpaced()).statistics(&statistics);
-            (pairs().statistics(&statistics), cooldown)
+            let cooldown = AdaptiveCooldownLayer::with_policy(unpaced()).statistics(statistics);
+            (pairs().statistics(statistics), cooldown)
         };
         let service = ServiceBuilder::new().layer(batch).layer(cooldown).service(slow(ms(100)));
         send_all(&service, 4).await;

@@ -1,6 +1,6 @@
 //! The shared state of one upstream: [`State`] behind a lock, its statistics, and the drop guard of a call.
 
-use super::queue::{Booking, Closed, Leave, Look, Moved, State};
+use super::queue::{Booking, Closed, Leave, Look, Moved, Place, State};
 use crate::{
     deferred::{Permit, poll_until},
     policy::{Answer, Closing, Policy},
@@ -29,6 +29,7 @@ pub(super) struct Gate {
     pub(super) name: Cow<'static, str>,
     pub(super) statistics: Statistics,
     pub(super) max_wait: Option<Duration>,
+    pub(super) stay_pending: bool,
 }
 
 impl Gate {
@@ -41,6 +42,7 @@ impl Gate {
             name: Cow::Borrowed("upstream"),
             statistics,
             max_wait: None,
+            stay_pending: false,
         }
     }
 
@@ -52,6 +54,7 @@ impl Gate {
             name: self.name.clone(),
             statistics: self.statistics.clone(),
             max_wait: self.max_wait,
+            stay_pending: self.stay_pending,
         }
     }
 
@@ -91,6 +94,11 @@ impl Gate {
         closed
     }
 
+    /// The longest time that a handle waits in `poll_ready`.
+    pub(super) fn max_pending(&self) -> Option<Duration> {
+        self.max_wait.filter(|_| !self.stay_pending)
+    }
+
     pub(super) fn maybe_closed(&self) -> bool {
         self.maybe_closed.load(Relaxed)
     }
@@ -101,33 +109,10 @@ impl Gate {
         }
     }
 
-    fn book(&self, arrived: Instant, now: Instant) -> Booking {
-        let booking = self.with(|state, wakers| state.book(arrived, self.max_wait, now, wakers));
-        match &booking {
-            Booking::Leave(_) => {}
-            Booking::Wait { booked, .. } => tracing::debug!(
-                upstream = %self.name,
-                wait_ms = booked.at.saturating_duration_since(now).as_millis(),
-                reason = booked.reason.as_str(),
-                "call waits"
-            ),
-            Booking::Refused(rejected) => self.log_rejected(rejected),
-        }
-        booking
-    }
-
-    fn log_rejected(&self, rejected: &Rejected) {
-        tracing::debug!(
-            upstream = %self.name,
-            retry_after_ms = rejected.retry_after.as_millis(),
-            "call rejected: it would wait for too long"
-        );
-    }
-
-    fn answered(&self, signal: &Signal, epoch: u64, departed: Instant, at: Instant) {
-        let mut answer = Answer::new(*signal, departed, at);
+    fn answered(&self, signal: &Signal, leave: Leave, at: Instant) {
+        let mut answer = Answer::new(*signal, leave.at, at);
         let moved = self.with(|state, wakers| {
-            let moved = state.answered(&mut answer, epoch, wakers);
+            let moved = state.answered(&mut answer, leave.epoch, wakers);
             if moved != Moved::No {
                 self.maybe_closed.store(true, Relaxed);
             }
@@ -195,8 +180,8 @@ pub(super) struct Attempt {
     arrived: Instant,
     stage: Stage,
     wait_reason: WaitReason,
-    /// The ticket with which it waited, to find its place again if it has to go back.
-    ticket: Option<u64>,
+    /// Where it stood in the queue, if it did.
+    place: Option<Place>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -206,14 +191,16 @@ enum Stage {
         sent: Instant,
     },
     Waiting {
-        ticket: u64,
+        place: Place,
     },
-    Left {
-        epoch: u64,
-        at: Instant,
-    },
+    /// Let go, and waiting for the inner service.
+    Left(Leave),
+    Sent(Leave),
     Ended,
 }
+
+/// A call that is sent within this time from being let go has left in time.
+const PROMPT: Duration = Duration::from_millis(1);
 
 impl Attempt {
     /// A call inside the rollout, which came at `arrived` and waited since then for `reason`. It has left, or
@@ -224,15 +211,9 @@ impl Attempt {
         now: Instant,
     ) -> Result<Self, Rejected> {
         let mut attempt =
-            Self { gate: Arc::clone(gate), arrived, stage: Stage::Ended, wait_reason: reason, ticket: None };
-        match gate.book(arrived, now) {
-            Booking::Leave(leave) => attempt.leave(leave, now),
-            Booking::Wait { ticket, booked } => attempt.wait(ticket, booked.reason),
-            Booking::Refused(rejected) => {
-                attempt.record(Outcome::Rejected, None, now, None);
-                return Err(rejected);
-            }
-        }
+            Self { gate: Arc::clone(gate), arrived, stage: Stage::Ended, wait_reason: reason, place: None };
+        let booking = gate.with(|state, wakers| state.book(arrived, gate.max_wait, now, wakers));
+        attempt.booked(booking, now)?;
         Ok(attempt)
     }
 
@@ -243,12 +224,48 @@ impl Attempt {
             arrived: now,
             stage: Stage::Control { sent: now },
             wait_reason: WaitReason::Normal,
-            ticket: None,
+            place: None,
         }
     }
 
-    pub(super) fn is_waiting(&self) -> bool {
-        matches!(self.stage, Stage::Waiting { .. })
+    fn booked(&mut self, booking: Booking, now: Instant) -> Result<(), Rejected> {
+        match booking {
+            Booking::Leave(leave) => self.leave(leave),
+            Booking::Wait { place, booked } => {
+                tracing::debug!(
+                    upstream = %self.gate.name,
+                    wait_ms = booked.at.saturating_duration_since(now).as_millis(),
+                    reason = booked.reason.as_str(),
+                    "call waits"
+                );
+                self.stage = Stage::Waiting { place };
+                self.place = Some(place);
+                self.waits_for(booked.reason);
+            }
+            Booking::Refused(rejected) => return Err(self.reject(rejected, now)),
+        }
+        Ok(())
+    }
+
+    fn leave(&mut self, leave: Leave) {
+        self.stage = Stage::Left(leave);
+        self.waits_for(leave.reason);
+    }
+
+    fn waits_for(&mut self, reason: WaitReason) {
+        if reason != WaitReason::Normal {
+            self.wait_reason = reason;
+        }
+    }
+
+    fn reject(&mut self, rejected: Rejected, now: Instant) -> Rejected {
+        tracing::debug!(
+            upstream = %self.gate.name,
+            retry_after_ms = rejected.retry_after.as_millis(),
+            "call rejected: it would wait for too long"
+        );
+        self.end(Outcome::Rejected, None, now, None);
+        rejected
     }
 
     pub(super) fn statistics(&self) -> &Statistics {
@@ -259,34 +276,18 @@ impl Attempt {
         if let Stage::Control { .. } = self.stage { Arm::Control } else { Arm::Treated }
     }
 
-    fn leave(&mut self, leave: Leave, now: Instant) {
-        self.stage = Stage::Left { epoch: leave.epoch, at: now };
-        self.waits_for(leave.reason);
-    }
-
-    fn wait(&mut self, ticket: u64, reason: WaitReason) {
-        self.stage = Stage::Waiting { ticket };
-        self.ticket = Some(ticket);
-        self.waits_for(reason);
-    }
-
-    fn waits_for(&mut self, reason: WaitReason) {
-        if reason != WaitReason::Normal {
-            self.wait_reason = reason;
-        }
-    }
-
     /// The answer came.
     pub(super) fn answered(&mut self, signal: &Signal, now: Instant) {
         let sent = match self.stage {
-            Stage::Left { epoch, at } => {
+            // Not sent: the inner service failed before it was ready.
+            Stage::Left(leave) | Stage::Sent(leave) => {
                 // A rejection from further in says nothing about this upstream.
                 if signal.verdict == Verdict::Rejected {
-                    self.gate.lock().abandoned_in_flight();
+                    self.gate.with(|state, _| state.abandoned_in_flight());
                 } else {
-                    self.gate.answered(signal, epoch, at, now);
+                    self.gate.answered(signal, leave, now);
                 }
-                at
+                leave.at
             }
             Stage::Control { sent } => sent,
             Stage::Waiting { .. } | Stage::Ended => return,
@@ -295,11 +296,6 @@ impl Attempt {
     }
 
     fn end(&mut self, outcome: Outcome, signal: Option<&Signal>, now: Instant, sent: Option<Instant>) {
-        self.record(outcome, signal, now, sent);
-        self.stage = Stage::Ended;
-    }
-
-    fn record(&self, outcome: Outcome, signal: Option<&Signal>, now: Instant, sent: Option<Instant>) {
         let mut record = CallRecord::new(outcome, now);
         record.status = signal.and_then(|signal| signal.status);
         record.waited = sent.unwrap_or(now).saturating_duration_since(self.arrived);
@@ -309,68 +305,75 @@ impl Attempt {
         record.service = sent.map(|sent| now.saturating_duration_since(sent)).unwrap_or_default();
         record.arm = self.arm();
         self.gate.statistics.record(&record);
+        self.stage = Stage::Ended;
     }
 }
 
 impl Permit for Attempt {
+    fn may_send(&mut self) -> bool {
+        if let Stage::Left(leave) = self.stage {
+            self.stage = Stage::Sent(leave);
+        }
+        !matches!(self.stage, Stage::Waiting { .. })
+    }
+
     fn poll_leave(
         &mut self,
         mut timer: Pin<&mut Option<Sleep>>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Rejected>> {
         loop {
-            let Stage::Waiting { ticket } = self.stage else { return Poll::Ready(Ok(())) };
+            let Stage::Waiting { place } = self.stage else { return Poll::Ready(Ok(())) };
             let now = Instant::now();
             // A timer that fired is no permission: the gate may have moved.
-            match self.gate.with(|state, wakers| state.look(ticket, now, cx, wakers)) {
-                Look::Leave(leave) => {
-                    self.leave(leave, now);
-                    return Poll::Ready(Ok(()));
-                }
-                Look::Refused(rejected) => {
-                    self.gate.log_rejected(&rejected);
-                    self.end(Outcome::Rejected, None, now, None);
-                    return Poll::Ready(Err(rejected));
-                }
-                Look::Wait { until } => {
-                    ready!(poll_until(timer.as_mut(), until, cx));
-                }
+            match self.gate.with(|state, wakers| state.look(place, now, cx, wakers)) {
+                Look::Leave(leave) => self.leave(leave),
+                Look::Refused(rejected) => return Poll::Ready(Err(self.reject(rejected, now))),
+                Look::Wait { until } => ready!(poll_until(timer.as_mut(), until, cx)),
             }
         }
     }
 
-    fn confirm(&mut self) -> bool {
-        let Stage::Left { .. } = self.stage else { return true };
+    fn confirm(&mut self) -> Result<bool, Rejected> {
+        let Stage::Left(leave) = self.stage else { return Ok(true) };
         let now = Instant::now();
-        let (arrived, ticket) = (self.arrived, self.ticket);
-        let max_wait = self.gate.max_wait;
-        let confirmed = self.gate.with(|state, wakers| match state.still_open(now) {
-            Some(epoch) => Ok(epoch),
-            None => Err(state.return_to_queue(ticket, arrived, max_wait, now, wakers)),
+        let (gate, arrived, place) = (&self.gate, self.arrived, self.place);
+        let booking = gate.with(|state, wakers| {
+            let prompt = now.saturating_duration_since(leave.at) < PROMPT;
+            if prompt && state.closed_until(now).is_none() {
+                return Booking::Leave(leave);
+            }
+            // The inner service took its time: by now the gate may be closed, or others have used the quota.
+            let place = place.unwrap_or_else(|| state.place(arrived));
+            state.ask_again(leave, place, gate.max_wait, now, wakers)
         });
-        match confirmed {
-            Ok(epoch) => self.stage = Stage::Left { epoch, at: now },
-            Err(ticket) => self.wait(ticket, WaitReason::Normal),
-        }
-        confirmed.is_ok()
+        self.booked(booking, now)?;
+        Ok(self.may_send())
     }
 }
 
 impl Drop for Attempt {
     fn drop(&mut self) {
-        let now = || Instant::now();
-        match self.stage {
-            Stage::Ended => {}
-            Stage::Waiting { ticket } => {
-                let now = now();
-                self.gate.with(|state, wakers| state.cancel(ticket, now, wakers));
-                self.end(Outcome::Cancelled, None, now, None);
+        let now = match self.stage {
+            Stage::Ended => return,
+            _ => Instant::now(),
+        };
+        let sent = match self.stage {
+            Stage::Ended => return,
+            Stage::Waiting { place } => {
+                self.gate.with(|state, wakers| state.cancel(place, now, wakers));
+                None
             }
-            Stage::Left { at, .. } => {
-                self.gate.lock().abandoned_in_flight();
-                self.end(Outcome::Cancelled, None, now(), Some(at));
+            Stage::Left(leave) => {
+                self.gate.with(|state, wakers| state.cancel_unsent(leave, now, wakers));
+                None
             }
-            Stage::Control { sent } => self.end(Outcome::Cancelled, None, now(), Some(sent)),
-        }
+            Stage::Sent(leave) => {
+                self.gate.with(|state, _| state.abandoned_in_flight());
+                Some(leave.at)
+            }
+            Stage::Control { sent } => Some(sent),
+        };
+        self.end(Outcome::Cancelled, None, now, sent);
     }
 }

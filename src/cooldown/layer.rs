@@ -66,7 +66,8 @@ impl<C, A> AdaptiveCooldownLayer<C, NeverReject, A> {
     /// The wait is known when the call is booked, so one that would take longer is rejected at once, without
     /// taking a place. A call that waits already is rejected as soon as a new closing makes its wait too long.
     /// While the gate is closed for longer than this, `poll_ready` answers `Ready`, so that calls come and are
-    /// rejected instead of piling up.
+    /// rejected, and served by a fallback, instead of piling up; see
+    /// [`stay_pending`](AdaptiveCooldownLayer::stay_pending) for use below `Balance`.
     ///
     /// A rejected call ends with `S::Error::from(Rejected)`; see [`reject_with`](Self::reject_with) for
     /// services whose error cannot be made that way.
@@ -102,6 +103,16 @@ impl<C, R, A> AdaptiveCooldownLayer<C, R, A> {
     fn replace_reject<R2>(self, reject: R2) -> AdaptiveCooldownLayer<C, R2, A> {
         let Options { classify, admit, track_usage, .. } = self.options;
         AdaptiveCooldownLayer { gate: self.gate, options: Options { classify, reject, admit, track_usage } }
+    }
+
+    /// Lets `poll_ready` be `Pending` whenever the gate is closed, also for longer than `max_wait`.
+    ///
+    /// Below `Balance` this is what one wants: it goes to another endpoint. An endpoint that is ready to reject
+    /// looks idle to it, and draws calls. The same goes for `LoadShed`. Off by default, because callers without
+    /// such a layer would wait for longer than `max_wait` in `poll_ready`.
+    pub fn stay_pending(mut self) -> Self {
+        self.gate_mut().stay_pending = true;
+        self
     }
 
     /// Which calls the layer works on: a [`Rollout`](crate::Rollout), or one that is sticky
@@ -142,6 +153,7 @@ impl<C, R, A> AdaptiveCooldownLayer<C, R, A> {
 
     fn gate_mut(&mut self) -> &mut Gate {
         if Arc::get_mut(&mut self.gate).is_none() {
+            tracing::debug!(upstream = %self.gate.name, "a late setting: the layer gets a gate of its own");
             self.gate = Arc::new(self.gate.fork());
         }
         Arc::get_mut(&mut self.gate).expect("this layer alone has the gate that was just made")

@@ -1,11 +1,11 @@
 //! The state of a gate, as plain functions of state, event and time. [`Gate`](super::gate::Gate) puts a lock
 //! around it.
 //!
-//! Calls that may not leave yet stand in a queue. Only its head is ever released, when the policy says so, so
-//! the order of arrival holds whatever happens. Each waiting call also has a *booked* time, found by playing
-//! the queue through on a copy of the policy: it is what `max_wait` is judged by and what the call sets its
-//! timer to. Whoever wakes first releases everyone who is due, so a caller that stopped polling delays
-//! nobody but itself.
+//! Calls that may not leave yet stand in a queue, by the time at which they came. Only its head is ever
+//! released, when the policy says so, so the order holds whatever happens. Each waiting call also has a
+//! *booked* time, found by playing the queue through on a copy of the policy: it is what `max_wait` is judged
+//! by and what the call sets its timer to. Whoever wakes first releases everyone who is due, so a caller that
+//! has stopped polling costs those behind it no more than its own departure.
 
 use crate::{
     policy::{Answer, Closing, Departure, Policy, later},
@@ -30,9 +30,9 @@ pub(super) struct State {
     epoch: u64,
     closed: Option<Closed>,
     next_ticket: u64,
-    queue: BTreeMap<u64, Waiter>,
+    queue: BTreeMap<Place, Waiter>,
     /// Calls that are out of the queue and have not been told yet.
-    settled: BTreeMap<u64, Settled>,
+    settled: BTreeMap<Place, Settled>,
     /// Calls that left the queue for good since it was booked; their times stand idle until it is booked anew.
     abandoned: usize,
     in_flight: usize,
@@ -47,8 +47,14 @@ pub(super) struct Closed {
     pub(super) reason: WaitReason,
 }
 
-struct Waiter {
+/// A place in the queue: when the call came, and a number that no other has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Place {
     arrived: Instant,
+    ticket: u64,
+}
+
+struct Waiter {
     /// The latest time at which it is willing to leave.
     deadline: Option<Instant>,
     booked: Departure,
@@ -66,6 +72,7 @@ enum Settled {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Leave {
     pub(super) epoch: u64,
+    pub(super) at: Instant,
     pub(super) reason: WaitReason,
 }
 
@@ -73,7 +80,7 @@ pub(super) struct Leave {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Booking {
     Leave(Leave),
-    Wait { ticket: u64, booked: Departure },
+    Wait { place: Place, booked: Departure },
     Refused(Rejected),
 }
 
@@ -127,48 +134,81 @@ impl State {
         now: Instant,
         wakers: &mut Wakers,
     ) -> Booking {
-        self.release(now, None, wakers);
-        if self.queue.is_empty() && self.closed.is_none() && self.policy.departure(arrived).at <= now {
+        let place = self.place(arrived);
+        self.book_at(place, max_wait, now, wakers)
+    }
+
+    /// A call that left could not be sent at once, because the inner service was not ready. It asks again, with
+    /// the place that it had, if it had one; nobody behind it is let go before it.
+    pub(super) fn ask_again(
+        &mut self,
+        leave: Leave,
+        place: Place,
+        max_wait: Option<Duration>,
+        now: Instant,
+        wakers: &mut Wakers,
+    ) -> Booking {
+        self.recall(leave);
+        self.book_at(place, max_wait, now, wakers)
+    }
+
+    fn book_at(
+        &mut self,
+        place: Place,
+        max_wait: Option<Duration>,
+        now: Instant,
+        wakers: &mut Wakers,
+    ) -> Booking {
+        let open = self.closed_until(now).is_none();
+        if open && self.queue.is_empty() && self.policy.departure(place.arrived).at <= now {
             return Booking::Leave(self.depart(WaitReason::Normal, now));
         }
-        let deadline = max_wait.map(|max_wait| later(arrived, max_wait));
-        let mut booked = self.book_last(arrived, now);
-        if self.abandoned > 0 && deadline.is_some_and(|deadline| booked.at > deadline) {
+        let deadline = max_wait.map(|max_wait| later(place.arrived, max_wait));
+        let too_late = |booked: Departure| deadline.is_some_and(|deadline| booked.at > deadline);
+        let mut booked = self.estimate(place, now);
+        if self.abandoned > 0 && too_late(booked) {
             // Before it is refused: the times of calls that went away are free.
             self.rebook(now, wakers);
-            booked = self.book_last(arrived, now);
+            booked = self.estimate(place, now);
         }
-        if deadline.is_some_and(|deadline| booked.at > deadline) {
-            if self.queue.is_empty() {
-                self.tail = None;
-            }
+        if too_late(booked) {
+            self.release(now, None, wakers);
             return Booking::Refused(Rejected::new(booked.at.saturating_duration_since(now)));
         }
+        let last = self.book_last(place.arrived, now);
         if let Some(tail) = &mut self.tail {
-            tail.depart(booked.at);
+            tail.depart(last.at);
         }
-        let ticket = self.next_ticket;
-        self.next_ticket += 1;
-        self.queue.insert(ticket, Waiter { arrived, deadline, booked, timer: None, waker: None });
-        Booking::Wait { ticket, booked }
+        self.queue.insert(place, Waiter { deadline, booked, timer: None, waker: None });
+        self.release(now, Some(place), wakers);
+        match self.settled.remove(&place) {
+            Some(Settled::Leave(leave)) => Booking::Leave(leave),
+            Some(Settled::Refused(rejected)) => Booking::Refused(rejected),
+            None => Booking::Wait { place, booked },
+        }
     }
 
     /// A waiting call looks again: may it leave now, and if not, when should it look next?
-    pub(super) fn look(&mut self, ticket: u64, now: Instant, cx: &Context<'_>, wakers: &mut Wakers) -> Look {
-        let head_at = self.release(now, Some(ticket), wakers);
-        match self.settled.remove(&ticket) {
+    pub(super) fn look(&mut self, place: Place, now: Instant, cx: &Context<'_>, wakers: &mut Wakers) -> Look {
+        let head_at = self.release(now, Some(place), wakers);
+        match self.settled.remove(&place) {
             Some(Settled::Leave(leave)) => return Look::Leave(leave),
             Some(Settled::Refused(rejected)) => return Look::Refused(rejected),
             None => {}
         }
-        let head_booked = self.queue.first_key_value().map(|(_, head)| head.booked.at);
-        let (Some(mut waiter), Some(head_at), Some(head_booked)) =
-            (occupied(&mut self.queue, ticket), head_at, head_booked)
+        let head = self.queue.first_key_value().map(|(_, head)| (head.booked.at, head.timer));
+        let (Some(mut waiter), Some(head_at), Some((head_booked, head_timer))) =
+            (occupied(&mut self.queue, place), head_at, head)
         else {
             unreachable!("a call that is not settled stands in the queue until it is cancelled");
         };
-        // As far behind the head as it was booked behind it: right also where the head has moved since.
-        let until = later(head_at, waiter.get().booked.at.saturating_duration_since(head_booked));
+        let until = if head_timer.is_some_and(|timer| timer >= now) {
+            // As far behind the head as it was booked behind it: right also where the head has moved since.
+            later(head_at, waiter.get().booked.at.saturating_duration_since(head_booked))
+        } else {
+            // The head should have looked by now, and may never do so again: this one minds its time for it.
+            head_at
+        };
         if waiter.get().deadline.is_some_and(|deadline| until > deadline) {
             // The policy has become slower since the call was booked.
             wakers.discard(waiter.remove().waker);
@@ -183,45 +223,40 @@ impl State {
     }
 
     /// A waiting call went away. Its time goes to those behind it.
-    pub(super) fn cancel(&mut self, ticket: u64, now: Instant, wakers: &mut Wakers) {
-        if let Some(waiter) = self.queue.remove(&ticket) {
+    pub(super) fn cancel(&mut self, place: Place, now: Instant, wakers: &mut Wakers) {
+        if let Some(waiter) = self.queue.remove(&place) {
             wakers.discard(waiter.waker);
             self.abandoned += 1;
             if self.abandoned > self.queue.len() {
                 self.rebook(now, wakers);
             }
-        } else if let Some(Settled::Leave(_)) = self.settled.remove(&ticket) {
-            // It had been let go in this very moment; that one departure is lost.
-            self.in_flight -= 1;
+        } else if let Some(Settled::Leave(leave)) = self.settled.remove(&place) {
+            self.recall(leave);
         }
         self.release(now, None, wakers);
     }
 
-    /// A call that left could not be sent before the gate closed again. It goes back to the place in the queue
-    /// that its ticket gives it, the front if it came before all others.
-    pub(super) fn return_to_queue(
-        &mut self,
-        ticket: Option<u64>,
-        arrived: Instant,
-        max_wait: Option<Duration>,
-        now: Instant,
-        wakers: &mut Wakers,
-    ) -> u64 {
-        self.in_flight -= 1;
-        let deadline = max_wait.map(|max_wait| later(arrived, max_wait));
-        let ticket = ticket.unwrap_or_else(|| {
-            self.next_ticket += 1;
-            self.next_ticket - 1
-        });
-        let booked = Departure::now(arrived);
-        self.queue.insert(ticket, Waiter { arrived, deadline, booked, timer: None, waker: None });
-        self.rebook(now, wakers);
-        ticket
+    /// A call that left was given up before it was sent. Its departure goes to those behind it.
+    pub(super) fn cancel_unsent(&mut self, leave: Leave, now: Instant, wakers: &mut Wakers) {
+        self.recall(leave);
+        self.release(now, None, wakers);
     }
 
-    /// The epoch in which a call that left, but was not sent yet, is sent; `None` if the gate has closed.
-    pub(super) fn still_open(&mut self, now: Instant) -> Option<u64> {
-        self.closed_until(now).is_none().then_some(self.epoch)
+    /// A place in the queue for a call that came at `arrived`.
+    pub(super) fn place(&mut self, arrived: Instant) -> Place {
+        Place { arrived, ticket: self.ticket() }
+    }
+
+    fn ticket(&mut self) -> u64 {
+        self.next_ticket += 1;
+        self.next_ticket
+    }
+
+    fn recall(&mut self, leave: Leave) {
+        self.in_flight -= 1;
+        self.policy.recall(leave.at);
+        // The queue was booked behind it.
+        self.abandoned += usize::from(!self.queue.is_empty());
     }
 
     /// The answer to a call came in.
@@ -255,6 +290,8 @@ impl State {
         let longer = self.closed_until(now).is_none_or(|closed| until > closed.until);
         if longer {
             self.closed = Some(Closed { until, reason: closing.reason });
+            // They set their timers anew, or learn that `max_wait` is too short for this.
+            self.wake_handles(wakers);
         }
         if current {
             self.epoch += 1;
@@ -274,9 +311,7 @@ impl State {
         self.policy.reset();
         self.epoch += 1;
         self.closed = None;
-        for handle in self.handles.values_mut() {
-            wakers.wake(handle.take());
-        }
+        self.wake_handles(wakers);
         self.rebook(now, wakers);
         self.release(now, None, wakers);
     }
@@ -290,16 +325,19 @@ impl State {
     // ===== handles in poll_ready =====
 
     pub(super) fn watch(&mut self, handle: &mut Option<u64>, waker: &Waker, wakers: &mut Wakers) {
-        let key = *handle.get_or_insert_with(|| {
-            self.next_ticket += 1;
-            self.next_ticket - 1
-        });
+        let key = *handle.get_or_insert_with(|| self.ticket());
         wakers.replace(self.handles.entry(key).or_default(), waker);
     }
 
     pub(super) fn unwatch(&mut self, handle: &mut Option<u64>, wakers: &mut Wakers) {
         if let Some(handle) = handle.take() {
             wakers.discard(self.handles.remove(&handle).flatten());
+        }
+    }
+
+    fn wake_handles(&mut self, wakers: &mut Wakers) {
+        for handle in self.handles.values_mut() {
+            wakers.wake(handle.take());
         }
     }
 
@@ -326,23 +364,23 @@ impl State {
     fn depart(&mut self, reason: WaitReason, now: Instant) -> Leave {
         self.policy.depart(now);
         self.in_flight += 1;
-        Leave { epoch: self.epoch, reason }
+        Leave { epoch: self.epoch, at: now, reason }
     }
 
     /// Releases everyone who is due. Returns when the one who is then at the head may leave; its timer is set
     /// to that, or else it is woken to set it. `looking` is the caller's own ticket, which needs no waking.
-    fn release(&mut self, now: Instant, looking: Option<u64>, wakers: &mut Wakers) -> Option<Instant> {
+    fn release(&mut self, now: Instant, looking: Option<Place>, wakers: &mut Wakers) -> Option<Instant> {
         let closed = self.closed_until(now);
         while let Some(mut head) = self.queue.first_entry() {
-            let ticket = *head.key();
-            let mut next = self.policy.departure(head.get().arrived);
+            let place = *head.key();
+            let mut next = self.policy.departure(place.arrived);
             if let Some(closed) = closed.filter(|closed| closed.until > next.at) {
                 next = Departure::new(closed.until, closed.reason);
             }
             if next.at > now {
                 let waiter = head.get_mut();
                 let late = waiter.timer.is_some_and(|timer| timer > next.at);
-                if late && looking != Some(ticket) {
+                if late && looking != Some(place) {
                     waiter.timer = Some(next.at);
                     wakers.wake(waiter.waker.take());
                 }
@@ -350,14 +388,23 @@ impl State {
             }
             let waiter = head.remove();
             let leave = self.depart(waiter.booked.reason, now);
-            self.settled.insert(ticket, Settled::Leave(leave));
-            if looking != Some(ticket) {
+            self.settled.insert(place, Settled::Leave(leave));
+            if looking != Some(place) {
                 wakers.wake(waiter.waker);
             }
         }
         self.tail = None;
         self.abandoned = 0;
         None
+    }
+
+    /// When a call in this place would leave. One that came before others that are booked, because it waited in
+    /// `poll_ready`, takes the time of the next one, and they move back.
+    fn estimate(&mut self, place: Place, now: Instant) -> Departure {
+        match self.queue.range(place..).next() {
+            Some((_, next)) => next.booked,
+            None => self.book_last(place.arrived, now),
+        }
     }
 
     /// When a call that comes after all others would leave.
@@ -379,11 +426,11 @@ impl State {
         let mut tail = self.policy.boxed_clone();
         let mut last = None;
         let settled = &mut self.settled;
-        self.queue.retain(|ticket, waiter| {
-            let booked = book_on(tail.as_ref(), waiter.arrived, closed, last, now);
+        self.queue.retain(|place, waiter| {
+            let booked = book_on(tail.as_ref(), place.arrived, closed, last, now);
             if waiter.deadline.is_some_and(|deadline| booked.at > deadline) {
                 let rejected = Rejected::new(booked.at.saturating_duration_since(now));
-                settled.insert(*ticket, Settled::Refused(rejected));
+                settled.insert(*place, Settled::Refused(rejected));
                 wakers.wake(waiter.waker.take());
                 return false;
             }
@@ -396,8 +443,8 @@ impl State {
     }
 }
 
-fn occupied(queue: &mut BTreeMap<u64, Waiter>, ticket: u64) -> Option<OccupiedEntry<'_, u64, Waiter>> {
-    match queue.entry(ticket) {
+fn occupied(queue: &mut BTreeMap<Place, Waiter>, place: Place) -> Option<OccupiedEntry<'_, Place, Waiter>> {
+    match queue.entry(place) {
         Entry::Occupied(entry) => Some(entry),
         Entry::Vacant(_) => None,
     }

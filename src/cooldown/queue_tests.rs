@@ -8,7 +8,7 @@ use crate::{
     signal::{Signal, Verdict},
 };
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -47,7 +47,6 @@ impl Wake for Flag {
 }
 
 struct Caller {
-    arrived: Instant,
     flag: Arc<Flag>,
     timer: Option<Instant>,
     /// It was polled once, or never, and will not be polled again.
@@ -64,8 +63,8 @@ struct World {
     parking: bool,
     /// Never more than so many departures in so much time, where the policy promises that.
     limit: Option<(usize, Duration)>,
-    waiting: HashMap<u64, Caller>,
-    in_flight: Vec<(u64, Instant)>,
+    waiting: BTreeMap<Place, Caller>,
+    in_flight: Vec<(Place, Leave)>,
     departures: Vec<Instant>,
 }
 
@@ -94,7 +93,7 @@ impl World {
             now: Instant::now(),
             max_wait,
             limit,
-            waiting: HashMap::new(),
+            waiting: BTreeMap::new(),
             in_flight: Vec::new(),
             departures: Vec::new(),
         }
@@ -111,7 +110,8 @@ impl World {
         match self.random.below(20) {
             0..8 => self.call(),
             8..12 => self.answer(),
-            12..14 => self.cancel(),
+            12 => self.stall(),
+            13 => self.cancel(),
             14 => {
                 let wait = self.random.ms(9000);
                 self.with(|state, now, wakers| state.close(Closing::adaptive(wait), true, now, wakers));
@@ -130,23 +130,25 @@ impl World {
         let arrived =
             self.now - if self.random.below(4) == 0 { self.random.ms(3000) } else { Duration::ZERO };
         let max_wait = self.max_wait;
-        match self.with(|state, now, wakers| state.book(arrived, max_wait, now, wakers)) {
-            Booking::Leave(leave) => {
-                // Those who came before are gone, or have been let go and not looked yet.
-                assert!(self.state.queue.is_empty(), "seed {}: overtook", self.seed);
-                self.departed(leave);
-            }
-            Booking::Wait { ticket, booked } => {
-                assert!(booked.at >= self.now, "seed {}", self.seed);
+        let place = self.state.place(arrived);
+        let booking = self.with(|state, now, wakers| state.book_at(place, max_wait, now, wakers));
+        self.booked(place, booking);
+    }
+
+    fn booked(&mut self, place: Place, booking: Booking) {
+        match booking {
+            Booking::Leave(leave) => self.departed(place, leave),
+            Booking::Wait { place, .. } => {
                 let (flag, parked) = (Arc::<Flag>::default(), self.parking && self.random.below(10) == 0);
                 let never_polled = parked && self.random.below(2) == 0;
-                self.waiting.insert(ticket, Caller { arrived, flag, timer: None, parked });
+                self.waiting.insert(place, Caller { flag, timer: None, parked });
                 if !never_polled {
-                    self.look(ticket);
+                    self.look(place);
                 }
             }
             Booking::Refused(rejected) => {
-                assert!(self.max_wait.is_some_and(|max| self.now + rejected.retry_after > arrived + max));
+                let deadline = self.max_wait.map(|max_wait| place.arrived + max_wait).expect("a bound");
+                assert!(self.now + rejected.retry_after > deadline, "seed {}", self.seed);
             }
         }
     }
@@ -156,38 +158,39 @@ impl World {
         self.waiting.values().all(|caller| caller.parked)
     }
 
-    fn departed(&mut self, leave: Leave) {
+    fn departed(&mut self, place: Place, leave: Leave) {
         let seed = self.seed;
+        // Those who came before are gone, or have been let go and not looked yet.
+        let first = self.state.queue.first_key_value().map(|(first, _)| *first);
+        assert!(first.is_none_or(|first| first > place), "seed {seed}: out of order");
         assert!(self.state.closed_until(self.now).is_none(), "seed {seed}: left a closed gate");
         self.departures.push(self.now);
         if let Some((limit, window)) = self.limit {
             let since = self.departures.len().checked_sub(limit + 1).map(|k| self.departures[k]);
             assert!(since.is_none_or(|since| self.now - since >= window), "seed {seed}: over the quota");
         }
-        self.in_flight.push((leave.epoch, self.now));
+        self.in_flight.push((place, leave));
     }
 
-    fn look(&mut self, ticket: u64) {
-        let waker = Waker::from(Arc::clone(&self.waiting[&ticket].flag));
+    fn look(&mut self, place: Place) {
+        let waker = Waker::from(Arc::clone(&self.waiting[&place].flag));
         let cx = Context::from_waker(&waker);
-        match self.with(|state, now, wakers| state.look(ticket, now, &cx, wakers)) {
+        match self.with(|state, now, wakers| state.look(place, now, &cx, wakers)) {
             Look::Leave(leave) => {
-                let caller = self.waiting.remove(&ticket).unwrap();
-                let first = self.state.queue.first_key_value().map(|(first, _)| *first);
-                assert!(first.is_none_or(|first| first > ticket), "seed {}: out of order", self.seed);
+                self.waiting.remove(&place);
                 if let Some(max_wait) = self.max_wait {
-                    let waited = self.now - caller.arrived;
+                    let waited = self.now - place.arrived;
                     assert!(waited <= max_wait, "seed {}: waited {waited:?} of {max_wait:?}", self.seed);
                 }
-                self.departed(leave);
+                self.departed(place, leave);
             }
             Look::Refused(_) => {
                 assert!(self.max_wait.is_some());
-                self.waiting.remove(&ticket);
+                self.waiting.remove(&place);
             }
             Look::Wait { until } => {
                 assert!(until > self.now, "seed {}: a timer for now", self.seed);
-                let caller = self.waiting.get_mut(&ticket).unwrap();
+                let caller = self.waiting.get_mut(&place).unwrap();
                 caller.timer = Some(until);
             }
         }
@@ -198,7 +201,7 @@ impl World {
             return;
         }
         let index = self.random.below(self.in_flight.len() as u64) as usize;
-        let (epoch, departed) = self.in_flight.swap_remove(index);
+        let (_, leave) = self.in_flight.swap_remove(index);
         let verdict =
             [Verdict::Accepted, Verdict::Accepted, Verdict::Throttled, Verdict::Overloaded, Verdict::Failed]
                 [self.random.below(5) as usize];
@@ -207,21 +210,41 @@ impl World {
             signal = signal.retry_after(self.random.ms(12_000));
         }
         let (epoch_before, now) = (self.state.epoch(), self.now);
-        let mut answer = Answer::new(signal, departed, now);
-        self.with(|state, _, wakers| state.answered(&mut answer, epoch, wakers));
-        let pushed_back = epoch == epoch_before && verdict.is_pushback();
+        let mut answer = Answer::new(signal, leave.at, now);
+        self.with(|state, _, wakers| state.answered(&mut answer, leave.epoch, wakers));
+        let pushed_back = leave.epoch == epoch_before && verdict.is_pushback();
         assert_eq!(self.state.epoch(), epoch_before + u64::from(pushed_back), "seed {}", self.seed);
     }
 
     fn cancel(&mut self) {
-        let mut tickets: Vec<u64> = self.waiting.keys().copied().collect();
-        tickets.sort_unstable();
-        if !tickets.is_empty() && self.random.below(3) > 0 {
-            let ticket = tickets[self.random.below(tickets.len() as u64) as usize];
-            self.waiting.remove(&ticket);
-            self.with(|state, now, wakers| state.cancel(ticket, now, wakers));
-        } else if self.in_flight.pop().is_some() {
-            self.state.abandoned_in_flight();
+        let places: Vec<Place> = self.waiting.keys().copied().collect();
+        if !places.is_empty() && self.random.below(3) > 0 {
+            let place = places[self.random.below(places.len() as u64) as usize];
+            self.waiting.remove(&place);
+            self.with(|state, now, wakers| state.cancel(place, now, wakers));
+        } else if let Some((_, leave)) = self.in_flight.pop() {
+            if leave.at == self.now {
+                // Let go, and not sent yet.
+                self.departures.pop();
+                self.with(|state, now, wakers| state.cancel_unsent(leave, now, wakers));
+            } else {
+                self.state.abandoned_in_flight();
+            }
+        }
+    }
+
+    /// The last call to leave finds the inner service busy, and asks again later.
+    fn stall(&mut self) {
+        let Some((place, leave)) = self.in_flight.pop() else { return };
+        if self.departures.last() == Some(&leave.at) {
+            self.departures.pop();
+            let (wait, max_wait) = (self.random.ms(500), self.max_wait);
+            self.advance(wait);
+            let booking =
+                self.with(|state, now, wakers| state.ask_again(leave, place, max_wait, now, wakers));
+            self.booked(place, booking);
+        } else {
+            self.in_flight.push((place, leave));
         }
     }
 
@@ -247,20 +270,21 @@ impl World {
                 let due = caller.timer.is_some_and(|timer| timer <= now);
                 !caller.parked && (due || caller.flag.0.load(Relaxed))
             });
-            let Some(ticket) = due.map(|(ticket, _)| *ticket).min() else { return };
-            self.waiting[&ticket].flag.0.store(false, Relaxed);
-            self.look(ticket);
+            let Some(place) = due.map(|(place, _)| *place).min() else { return };
+            self.waiting[&place].flag.0.store(false, Relaxed);
+            self.look(place);
         }
         panic!("seed {}: never at rest", self.seed);
     }
 
     fn check(&mut self) {
-        if let (false, Some((_, head))) = (self.parking, self.state.queue.first_key_value()) {
+        if let (false, Some(head)) = (self.parking, self.state.queue.first_key_value().map(|(head, _)| *head))
+        {
             let due = self.state.policy.departure(head.arrived).at;
             let closed = self.state.closed_until(self.now).is_some();
             assert!(closed || due > self.now, "seed {}: the head missed its time", self.seed);
         }
-        let known = |ticket: &u64| self.waiting.contains_key(ticket);
+        let known = |place: &Place| self.waiting.contains_key(place);
         assert!(self.state.queue.keys().all(known), "seed {}", self.seed);
         assert!(self.state.settled.keys().all(known), "seed {}", self.seed);
         let unheard = self.state.settled.values().filter(|s| matches!(s, Settled::Leave(_))).count();
@@ -284,9 +308,10 @@ impl World {
     fn finish(&mut self) {
         self.advance(Duration::from_secs(3600));
         assert!(self.all_parked(), "seed {}: somebody waits for ever", self.seed);
-        let tickets: Vec<_> = self.waiting.drain().map(|(ticket, _)| ticket).collect();
-        for ticket in tickets {
-            self.with(|state, now, wakers| state.cancel(ticket, now, wakers));
+        let places: Vec<_> = self.waiting.keys().copied().collect();
+        self.waiting.clear();
+        for place in places {
+            self.with(|state, now, wakers| state.cancel(place, now, wakers));
         }
         for _ in std::mem::take(&mut self.in_flight) {
             self.state.abandoned_in_flight();
@@ -319,12 +344,12 @@ fn ten_thousand_callers_wait_and_go_away_without_much_work() {
     let mut state = State::new(Box::new(Known::new(quota)));
     let mut wakers = Wakers::default();
     let book = |state: &mut State| match state.book(start, None, start, &mut Wakers::default()) {
-        Booking::Wait { ticket, .. } => Some(ticket),
+        Booking::Wait { place, .. } => Some(place),
         _ => None,
     };
-    let tickets: Vec<_> = (0..100_000).filter_map(|_| book(&mut state)).collect();
-    for ticket in tickets.iter().step_by(2) {
-        state.cancel(*ticket, start, &mut wakers);
+    let places: Vec<_> = (0..100_000).filter_map(|_| book(&mut state)).collect();
+    for place in places.iter().step_by(2) {
+        state.cancel(*place, start, &mut wakers);
     }
     let mut now = start;
     while state.waiting() > 0 {

@@ -7,17 +7,18 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 use tokio::time::{Instant, Sleep, sleep_until};
 
 #[derive(Debug, Default)]
 pub(super) struct Watch {
     waiting: Option<Waiting>,
-    /// Since when, and why, this handle waited in `poll_ready`. It is the wait of the call that follows.
+    /// Since when, and why, this handle waits in `poll_ready`.
     since: Option<(Instant, WaitReason)>,
-    /// A `Ready` was returned since: the wait is not that of a call after the next `Ready`, which may come
-    /// long after, as in `Balance`.
-    delivered: bool,
+    /// How long it had waited when it became ready: that is part of the wait of the call that follows. It is
+    /// not if the call comes after another `Ready`, as in `Balance`, where it is another call that waited.
+    waited: Option<(Duration, WaitReason)>,
 }
 
 /// The gate, as `poll_ready` sees it.
@@ -42,13 +43,9 @@ impl Watch {
                 self.waiting = None;
                 return Poll::Ready(Sight::Open);
             };
-            if self.delivered {
-                self.since = None;
-                self.delivered = false;
-            }
             let (since, _) = *self.since.get_or_insert((now, closed.reason));
-            if gate.max_wait.is_some_and(|max_wait| closed.until.saturating_duration_since(since) > max_wait)
-            {
+            let wait = closed.until.saturating_duration_since(since);
+            if gate.max_pending().is_some_and(|max_pending| wait > max_pending) {
                 self.waiting = None;
                 return Poll::Ready(Sight::Hopeless);
             }
@@ -61,15 +58,15 @@ impl Watch {
 
     /// `poll_ready` is about to return `Ready`.
     pub(super) fn deliver(&mut self) {
-        if self.delivered {
-            self.since = None;
-        }
-        self.delivered = true;
+        let waited = |(since, reason)| (Instant::now().saturating_duration_since(since), reason);
+        self.waited = self.since.take().map(waited);
     }
 
-    /// When the call that is made now came, and what it waited for.
+    /// When the call that is made now came, as if it had been made as soon as the handle was ready, and what it
+    /// waited for since.
     pub(super) fn take_arrival(&mut self, now: Instant) -> (Instant, WaitReason) {
-        self.since.take().unwrap_or((now, WaitReason::Normal))
+        let waited = self.waited.take().unwrap_or((Duration::ZERO, WaitReason::Normal));
+        (now.checked_sub(waited.0).unwrap_or(now), waited.1)
     }
 }
 

@@ -61,6 +61,7 @@ where
                 Poll::Ready(Sight::Open) => {}
                 Poll::Ready(Sight::Hopeless) => {
                     self.inner.disarm();
+                    self.watch.deliver();
                     return Poll::Ready(Ok(()));
                 }
                 Poll::Pending => {
@@ -83,8 +84,8 @@ where
             Ok(Attempt::control(&self.gate, now))
         };
         match attempt {
-            Ok(attempt) => {
-                let call = self.inner.call(request, !attempt.is_waiting());
+            Ok(mut attempt) => {
+                let call = self.inner.call(request, &mut attempt);
                 ResponseFuture::call(attempt, call, &self.options)
             }
             Err(rejected) => {

@@ -80,10 +80,6 @@ impl Member {
         Self { shared: Arc::clone(shared), arrived: Instant::now(), stage: Stage::Control }
     }
 
-    pub(super) const fn is_waiting(&self) -> bool {
-        matches!(self.stage, Stage::Waiting { .. })
-    }
-
     pub(super) fn answered(&mut self, signal: &Signal) {
         self.end(signal.verdict.into(), Some(signal));
     }
@@ -122,6 +118,10 @@ impl Member {
 }
 
 impl Permit for Member {
+    fn may_send(&mut self) -> bool {
+        !matches!(self.stage, Stage::Waiting { .. })
+    }
+
     fn poll_leave(
         &mut self,
         mut timer: Pin<&mut Option<Sleep>>,
@@ -140,8 +140,8 @@ impl Permit for Member {
         }
     }
 
-    fn confirm(&mut self) -> bool {
-        true
+    fn confirm(&mut self) -> Result<bool, Rejected> {
+        Ok(true)
     }
 }
 

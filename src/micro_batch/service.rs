@@ -54,12 +54,12 @@ where
     }
 
     fn call(&mut self, request: Req) -> Self::Future {
-        let member = if self.options.admit.admits_request(&request) {
+        let mut member = if self.options.admit.admits_request(&request) {
             Member::enter(&self.shared)
         } else {
             Member::control(&self.shared)
         };
-        let call = self.inner.call(request, !member.is_waiting());
+        let call = self.inner.call(request, &mut member);
         ResponseFuture::new(member, call, self.options.classify.clone())
     }
 }

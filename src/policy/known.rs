@@ -150,6 +150,13 @@ impl Policy for Known {
         }
     }
 
+    fn recall(&mut self, at: Instant) {
+        match &mut self.shape {
+            Shape::Window(log) => log.recall(at),
+            Shape::Bucket(bucket) => bucket.recall(at),
+        }
+    }
+
     fn answered(&mut self, answer: &Answer) -> Option<Closing> {
         self.escalation.answered(answer)
     }
@@ -203,6 +210,13 @@ impl Log {
         self.stamps.push_back(at);
         self.newest = 1;
     }
+
+    /// Where a stamp stands for several calls, one of them cannot be taken out: it counts all the same.
+    fn recall(&mut self, at: Instant) {
+        if let (1, Ok(index)) = (self.share, self.stamps.binary_search(&at)) {
+            self.stamps.remove(index);
+        }
+    }
 }
 
 /// A token bucket as a [generic cell rate algorithm][gcra]: `full_at` is the time at which it is full again.
@@ -214,12 +228,14 @@ struct Bucket {
     /// How far `full_at` may lie ahead for one more call to leave.
     tolerance: Duration,
     full_at: Option<Instant>,
+    /// The last departure, and `full_at` before it.
+    last: Option<(Instant, Option<Instant>)>,
 }
 
 impl Bucket {
     fn new(limit: u32, window: Duration, burst: u32) -> Self {
         let interval = (window / limit).max(Duration::from_nanos(1));
-        Self { interval, tolerance: interval.saturating_mul(burst - 1), full_at: None }
+        Self { interval, tolerance: interval.saturating_mul(burst - 1), full_at: None, last: None }
     }
 
     fn free_at(&self) -> Option<Instant> {
@@ -227,8 +243,17 @@ impl Bucket {
     }
 
     fn depart(&mut self, at: Instant) {
+        self.last = Some((at, self.full_at));
         let full_at = self.full_at.map_or(at, |full_at| full_at.max(at));
         self.full_at = Some(later(full_at, self.interval));
+    }
+
+    /// Only the last departure can be taken back; an earlier one counts all the same, because the bucket may
+    /// have been full since.
+    fn recall(&mut self, at: Instant) {
+        if let Some((_, before)) = self.last.take_if(|(last, _)| *last == at) {
+            self.full_at = before;
+        }
     }
 }
 
@@ -317,6 +342,24 @@ mod tests {
         let mut known = Known::new(Quota::new(4, secs(1)).unwrap().burst(1).unwrap());
         let ms = |ms| Duration::from_millis(ms);
         assert_eq!(book(&mut known, start, 4), [ms(0), ms(250), ms(500), ms(750)]);
+    }
+
+    #[test]
+    fn a_recalled_call_gives_its_place_back() {
+        let start = Instant::now();
+        for quota in [Quota::new(2, secs(30)).unwrap(), Quota::new(2, secs(30)).unwrap().burst(2).unwrap()] {
+            let mut known = Known::new(quota);
+            known.depart(start);
+            known.depart(start);
+            assert!(known.departure(start).at > start);
+            known.recall(start);
+            assert_eq!(known.departure(start), Departure::now(start));
+        }
+        // A large quota loses one call for it, and nothing else.
+        let mut known = Known::new(Quota::new(5000, secs(30)).unwrap());
+        known.depart(start);
+        known.recall(start);
+        assert_eq!(known.departure(start), Departure::now(start));
     }
 
     #[test]

@@ -43,10 +43,13 @@ pub struct Ladder {
     busy_window: Duration,
     busy_wait: Duration,
     escalation: Escalation,
-    /// The last `busy_calls` departures, oldest first.
+    /// The last departures, oldest first: twice as many as count, so that some can be recalled.
     departures: VecDeque<Instant>,
     last_refusal: Option<Instant>,
 }
+
+/// Each of them takes memory: 16 bytes, twice.
+const MAX_CALLS: usize = 1_000_000;
 
 impl Ladder {
     /// The numbers of the first version.
@@ -58,7 +61,7 @@ impl Ladder {
             busy_window: Duration::from_millis(2000),
             busy_wait: Duration::from_millis(1000),
             escalation: Escalation::default(),
-            departures: VecDeque::with_capacity(2),
+            departures: VecDeque::with_capacity(4),
             last_refusal: None,
         }
     }
@@ -74,13 +77,16 @@ impl Ladder {
     /// `calls` or more in the last `window` make a call wait for `wait`. Default: 2, 2000 ms, 1000 ms.
     ///
     /// # Errors
-    /// If `calls` is zero.
+    /// If `calls` is zero or above a million.
     pub fn pace(mut self, calls: usize, window: Duration, wait: Duration) -> Result<Self, InvalidSetting> {
         InvalidSetting::positive("calls", calls)?;
+        if calls > MAX_CALLS {
+            return Err(InvalidSetting::new("calls", format!("must be at most {MAX_CALLS}, is {calls}")));
+        }
         self.busy_calls = calls;
         self.busy_window = window;
         self.busy_wait = wait;
-        self.departures = VecDeque::with_capacity(calls);
+        self.departures = VecDeque::with_capacity(calls * 2);
         Ok(self)
     }
 
@@ -108,7 +114,7 @@ impl Ladder {
 
     /// The departure `busy_calls` before the next one.
     fn oldest(&self) -> Option<&Instant> {
-        if self.departures.len() < self.busy_calls { None } else { self.departures.front() }
+        self.departures.get(self.departures.len().checked_sub(self.busy_calls)?)
     }
 }
 
@@ -129,10 +135,16 @@ impl Policy for Ladder {
     }
 
     fn depart(&mut self, at: Instant) {
-        if self.departures.len() == self.busy_calls {
+        if self.departures.len() >= self.busy_calls * 2 {
             self.departures.pop_front();
         }
         self.departures.push_back(at);
+    }
+
+    fn recall(&mut self, at: Instant) {
+        if let Ok(index) = self.departures.binary_search(&at) {
+            self.departures.remove(index);
+        }
     }
 
     fn answered(&mut self, answer: &Answer) -> Option<Closing> {
@@ -289,6 +301,23 @@ mod tests {
         assert_eq!(refused.departure(now).at, now + ms(40));
         assert_eq!(refused.departure(now + ms(50)).at, now + ms(50));
         assert_eq!(Ladder::new().pace(0, ms(1), ms(1)).unwrap_err().field(), "calls");
+        assert_eq!(Ladder::new().pace(usize::MAX, ms(1), ms(1)).unwrap_err().field(), "calls");
+    }
+
+    #[test]
+    fn a_recalled_call_does_not_count() {
+        let now = Instant::now();
+        let mut ladder = Ladder::new();
+        ladder.depart(now);
+        ladder.depart(now + ms(10));
+        ladder.recall(now + ms(10));
+        assert_eq!(ladder.departure(now + ms(20)), Departure::now(now + ms(20)));
+        // Older ones are not forgotten for it.
+        for at in [20, 30, 40] {
+            ladder.depart(now + ms(at));
+        }
+        ladder.recall(now + ms(40));
+        assert_eq!(ladder.departure(now + ms(50)).at, now + ms(1050));
     }
 
     #[test]

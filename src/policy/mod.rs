@@ -80,6 +80,12 @@ pub trait Policy: BoxedClone + fmt::Debug + Send {
     /// A call leaves at `at`. The times never go backwards.
     fn depart(&mut self, at: Instant);
 
+    /// The call that left at `at` was not sent after all: its caller gave it up, or the service below kept it
+    /// waiting, and it will leave again. By default it counts all the same.
+    fn recall(&mut self, at: Instant) {
+        let _ = at;
+    }
+
     /// An answer came in. `Some` closes the gate, to all, for that long; a closing that is shorter than the
     /// one already in force changes nothing.
     ///

@@ -12,7 +12,7 @@ use std::{
     marker::PhantomData,
     pin::Pin,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering::SeqCst},
     },
     task::{Context, Poll, ready},
@@ -262,7 +262,8 @@ impl<B, E> Service<Request<B>> for UpstreamOf<B, E> {
             calls.push(call);
             call
         };
-        let reply = (self.shared.answer.lock().unwrap())(call);
+        // A script may panic on purpose; the next call is answered all the same.
+        let reply = (self.shared.answer.lock().unwrap_or_else(PoisonError::into_inner))(call);
         Answering {
             until: Instant::now() + reply.latency,
             timer: None,
