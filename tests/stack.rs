@@ -6,6 +6,7 @@ use futures::{FutureExt, StreamExt, future::join_all};
 use http::Response;
 use std::{
     collections::{BTreeSet, VecDeque},
+    convert::Infallible,
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering::SeqCst},
@@ -18,7 +19,7 @@ use tower::{
     BoxError, Service, ServiceBuilder, ServiceExt, limit::GlobalConcurrencyLimitLayer, retry::RetryLayer,
 };
 use tower_cooldown::{
-    AdaptiveCooldownLayer, FallbackLayer, Handle, MicroBatchLayer,
+    AdaptiveCooldownLayer, FallbackLayer, Handle, MicroBatchLayer, WaitReason,
     policy::{Known, Ladder, Policy, Quota},
     record::{Snapshot, Statistics},
     retry::RetryPolicy,
@@ -184,47 +185,59 @@ async fn dropped_at_any_point_a_call_leaves_nothing_behind() {
     assert_eq!(outcomes.len(), 3, "{outcomes:?}");
 }
 
-/// The one test on the wall's clock: threads that race for one gate, while it is closed for a millisecond and
-/// reset again and again. It ends when all calls are answered, well below its bound.
+/// The one test on the wall's clock: threads that race for one gate, which a refusal closes for a millisecond
+/// now and then and a handle opens again. It ends when all calls have ended, well below its bound.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn threads_share_a_gate_without_losing_a_call() {
-    const CALLS: usize = 20_000;
-    let layer = AdaptiveCooldownLayer::with_policy(unpaced());
-    let (handle, answered) = (layer.handle(), Arc::new(AtomicUsize::new(0)));
-    let client = ServiceBuilder::new()
-        .layer(layer)
-        .service_fn(|_: ()| async { Ok::<_, std::convert::Infallible>(Response::new(())) });
-    let tasks = (0..8).map(|_| {
-        let (client, answered) = (client.clone(), Arc::clone(&answered));
-        tokio::spawn(async move {
-            for _ in 0..CALLS / 8 {
-                client.clone().oneshot(()).await.unwrap();
-                answered.fetch_add(1, SeqCst);
-            }
-        })
+    const TASKS: usize = 16;
+    const CALLS: usize = 2000;
+    let layer = AdaptiveCooldownLayer::with_policy(unpaced().steps([ms(1); 4]));
+    let (handle, calls) = (layer.handle(), AtomicUsize::new(0));
+    let refuse = Arc::new(move || calls.fetch_add(1, SeqCst) % 100 == 99);
+    let client = ServiceBuilder::new().layer(layer).service_fn(move |_: ()| {
+        let refuse = Arc::clone(&refuse);
+        async move {
+            tokio::task::yield_now().await;
+            let status = if refuse() { 429 } else { 200 };
+            Ok::<_, Infallible>(Response::builder().status(status).body(()).unwrap())
+        }
     });
-    let tasks: Vec<_> = tasks.collect();
+    let tasks: Vec<_> = (0..TASKS)
+        .map(|_| {
+            let client = client.clone();
+            tokio::spawn(async move {
+                for call in 0..CALLS {
+                    let answer = client.clone().oneshot(());
+                    // Every tenth is polled once and given up.
+                    if call % 10 == 9 {
+                        answer.now_or_never();
+                    } else {
+                        answer.await.unwrap();
+                    }
+                }
+            })
+        })
+        .collect();
     let meddler = tokio::spawn({
         let handle = handle.clone();
         async move {
-            for round in 0..u64::MAX {
-                if round % 3 == 0 {
-                    handle.reset()
-                } else {
-                    handle.cool_for(ms(1))
+            loop {
+                if handle.snapshot().epoch % 7 == 6 {
+                    handle.reset();
                 }
                 tokio::task::yield_now().await;
             }
         }
     });
-    let all = tokio::time::timeout(secs(60), join_all(tasks)).await;
+    let ended = tokio::time::timeout(secs(60), join_all(tasks)).await;
     meddler.abort();
-    for task in all.expect("no call hangs") {
+    for task in ended.expect("no call hangs") {
         task.unwrap();
     }
-    assert_eq!(answered.load(SeqCst), CALLS);
     let snapshot = handle.statistics().snapshot();
-    assert_eq!(snapshot.attempts.accepted, CALLS as u64);
+    let attempts = &snapshot.attempts;
+    assert_eq!(attempts.accepted + attempts.throttled, (TASKS * CALLS * 9 / 10) as u64, "{snapshot}");
+    assert!(snapshot.wait(WaitReason::Adaptive).count > 100, "the gate was hardly ever closed: {snapshot}");
     assert_eq!((handle.snapshot().in_flight, handle.snapshot().waiting), (0, 0));
 }
 
