@@ -98,6 +98,7 @@ mod request;
 pub mod retry;
 pub mod rollout;
 pub mod signal;
+mod wait_reason;
 mod wakers;
 
 pub use self::{
@@ -105,9 +106,9 @@ pub use self::{
     error::InvalidSetting,
     fallback::{Fallback, FallbackLayer},
     micro_batch::{MicroBatch, MicroBatchLayer},
-    record::WaitReason,
     rollout::Rollout,
     signal::Rejected,
+    wait_reason::WaitReason,
 };
 
 /// The code in the README compiles and runs.

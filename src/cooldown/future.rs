@@ -1,6 +1,6 @@
 //! The future of [`AdaptiveCooldown`](super::AdaptiveCooldown).
 
-use super::{Reject, gate::Attempt, layer::Options};
+use super::{Reject, attempt::Attempt, layer::Options};
 use crate::{
     deferred::Deferred,
     record::{Arm, Usage},

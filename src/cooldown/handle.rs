@@ -1,5 +1,5 @@
 use super::gate::Gate;
-use crate::record::{Statistics, WaitReason};
+use crate::{WaitReason, record::Statistics};
 use std::{sync::Arc, time::Duration};
 
 /// A view of a gate: cheap to clone, safe to keep, without the types of the service.

@@ -90,14 +90,16 @@
 //! for itself. `ConcurrencyLimit` bounds calls in flight, not calls per time; put it below this layer, so
 //! that its permits are not held by calls that wait.
 
+mod attempt;
+mod booking;
 pub mod future;
 mod gate;
 mod handle;
 mod layer;
-mod queue;
 mod ready;
 mod reject;
 mod service;
+mod state;
 
 pub use self::{
     future::ResponseFuture,

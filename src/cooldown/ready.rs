@@ -1,12 +1,14 @@
-//! What `poll_ready` does about the gate: one [`Watch`] per service handle.
+//! What `poll_ready` does about the gate: one [`Watch`] per service handle, and the gate's list of those that
+//! wait.
 
 use super::gate::Gate;
-use crate::record::WaitReason;
+use crate::{WaitReason, wakers::Wakers};
 use std::{
+    collections::BTreeMap,
     future::Future,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -95,5 +97,35 @@ impl Waiting {
 impl Drop for Waiting {
     fn drop(&mut self) {
         self.gate.unwatch(&mut self.key);
+    }
+}
+
+/// The service handles that wait in `poll_ready`, in the order in which they came. A handle that was woken has
+/// no waker until it waits again.
+#[derive(Debug, Default)]
+pub(super) struct Handles {
+    wakers: BTreeMap<u64, Option<Waker>>,
+    next_key: u64,
+}
+
+impl Handles {
+    pub(super) fn watch(&mut self, key: &mut Option<u64>, waker: &Waker, wakers: &mut Wakers) {
+        let key = *key.get_or_insert_with(|| {
+            self.next_key += 1;
+            self.next_key
+        });
+        wakers.replace(self.wakers.entry(key).or_default(), waker);
+    }
+
+    pub(super) fn unwatch(&mut self, key: &mut Option<u64>, wakers: &mut Wakers) {
+        if let Some(key) = key.take() {
+            wakers.discard(self.wakers.remove(&key).flatten());
+        }
+    }
+
+    pub(super) fn wake_all(&mut self, wakers: &mut Wakers) {
+        for waker in self.wakers.values_mut() {
+            wakers.wake(waker.take());
+        }
     }
 }

@@ -1,6 +1,7 @@
 use super::{
     Reject, ResponseFuture,
-    gate::{Attempt, Gate},
+    attempt::Attempt,
+    gate::Gate,
     layer::Options,
     ready::{Sight, Watch},
 };

@@ -1,7 +1,8 @@
 use super::line::{Line, Look, Settings};
 use crate::{
+    WaitReason,
     deferred::{Permit, poll_until},
-    record::{Arm, CallRecord, Outcome, Statistics, WaitReason},
+    record::{Arm, CallRecord, Outcome, Statistics},
     signal::{Rejected, Signal},
     wakers::Wakers,
 };
@@ -99,14 +100,9 @@ impl Member {
             }
         };
         self.stage = Stage::Ended;
-        let mut record = CallRecord::new(outcome, now);
-        record.arm = arm;
+        let mut record = CallRecord::timed(outcome, self.arrived, started, now, WaitReason::Batch);
         record.status = signal.and_then(|signal| signal.status);
-        record.waited = started.unwrap_or(now).saturating_duration_since(self.arrived);
-        record.service = started.map(|at| now.saturating_duration_since(at)).unwrap_or_default();
-        if !record.waited.is_zero() {
-            record.wait_reason = WaitReason::Batch;
-        }
+        record.arm = arm;
         let statistics = &self.shared.statistics;
         if statistics.attempts_claimed() {
             // A cooldown that writes to the same book counts the attempts.

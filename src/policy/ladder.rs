@@ -1,5 +1,5 @@
 use super::{Answer, Closing, Departure, Policy, escalation::Escalation, later};
-use crate::{InvalidSetting, record::WaitReason};
+use crate::{InvalidSetting, WaitReason};
 use std::{collections::VecDeque, time::Duration};
 use tokio::time::Instant;
 

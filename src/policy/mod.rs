@@ -61,7 +61,7 @@ pub use self::{
     ladder::Ladder,
 };
 
-use crate::{record::WaitReason, signal::Signal};
+use crate::{WaitReason, signal::Signal};
 use std::{fmt, time::Duration};
 use tokio::time::Instant;
 

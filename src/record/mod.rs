@@ -45,43 +45,10 @@ pub use self::{
 #[cfg(feature = "serde")]
 pub(crate) use self::snapshot::optional_seconds;
 
-use crate::signal::Verdict;
+use crate::{WaitReason, signal::Verdict};
 use http::StatusCode;
 use std::time::Duration;
 use tokio::time::Instant;
-
-/// Why a call waited before it was sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
-#[non_exhaustive]
-pub enum WaitReason {
-    /// It did not.
-    Normal,
-    /// For its turn: other calls left shortly before it.
-    Preflight,
-    /// A refusal was recent, or the server said how long to wait.
-    RateLimit,
-    /// The gate was closed for a time that the policy chose after refusals.
-    Adaptive,
-    /// For its group in [`MicroBatch`](crate::MicroBatch).
-    Batch,
-}
-
-impl WaitReason {
-    /// All reasons, in the order of the tables.
-    pub const ALL: [Self; 5] = [Self::Normal, Self::Preflight, Self::RateLimit, Self::Adaptive, Self::Batch];
-
-    /// The name in logs and tables.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Normal => "normal",
-            Self::Preflight => "preflight",
-            Self::RateLimit => "rate_limit",
-            Self::Adaptive => "adaptive",
-            Self::Batch => "batch",
-        }
-    }
-}
 
 /// How one attempt ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -171,6 +138,23 @@ impl CallRecord {
             arm: Arm::Treated,
             finished,
         }
+    }
+
+    /// A record of an attempt that came at `arrived` and waited for `reason` until it was sent, if it was.
+    pub(crate) fn timed(
+        outcome: Outcome,
+        arrived: Instant,
+        sent: Option<Instant>,
+        finished: Instant,
+        reason: WaitReason,
+    ) -> Self {
+        let mut record = Self::new(outcome, finished);
+        record.waited = sent.unwrap_or(finished).saturating_duration_since(arrived);
+        if !record.waited.is_zero() {
+            record.wait_reason = reason;
+        }
+        record.service = sent.map(|sent| finished.saturating_duration_since(sent)).unwrap_or_default();
+        record
     }
 }
 

@@ -1,4 +1,5 @@
-use super::{FallbackReason, Times, WaitReason};
+use super::{FallbackReason, Times};
+use crate::WaitReason;
 use std::{fmt, time::Duration};
 
 /// What [`Statistics`](super::Statistics) held at one moment: plain data.

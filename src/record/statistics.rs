@@ -1,8 +1,9 @@
 use super::{
     Arm, Attempts, CallOutcome, CallRecord, Calls, FallbackCounts, FallbackReason, Outcome, Snapshot, Times,
-    Tokens, Wait, WaitReason,
+    Tokens, Wait,
     histogram::{Distribution, Histogram},
 };
+use crate::WaitReason;
 use std::{
     fmt,
     sync::{

@@ -323,8 +323,8 @@ impl World {
 
 #[test]
 fn whatever_happens_the_rules_hold() {
-    // Another range of seeds by `QUEUE_SEEDS=1000..2000`.
-    let seeds = std::env::var("QUEUE_SEEDS").unwrap_or_else(|_| "0..300".into());
+    // Another range of seeds by `GATE_SEEDS=1000..2000`.
+    let seeds = std::env::var("GATE_SEEDS").unwrap_or_else(|_| "0..300".into());
     let (first, last) = seeds.split_once("..").expect("FIRST..LAST");
     for seed in first.parse().unwrap()..last.parse().unwrap() {
         let mut world = World::new(seed);

@@ -7,9 +7,13 @@
 //! by and what the call sets its timer to. Whoever wakes first releases everyone who is due, so a caller that
 //! has stopped polling costs those behind it no more than its own departure.
 
+use super::{
+    booking::{Booking, Closed, Leave, Look, Moved, Place},
+    ready::Handles,
+};
 use crate::{
+    WaitReason,
     policy::{Answer, Closing, Departure, Policy, later},
-    record::WaitReason,
     signal::Rejected,
     wakers::Wakers,
 };
@@ -36,22 +40,7 @@ pub(super) struct State {
     /// Calls that left the queue for good since it was booked; their times stand idle until it is booked anew.
     abandoned: usize,
     in_flight: usize,
-    /// Service handles that wait in `poll_ready`, in the order in which they came.
-    handles: BTreeMap<u64, Option<Waker>>,
-}
-
-/// Why and until when the whole upstream is cooling.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Closed {
-    pub(super) until: Instant,
-    pub(super) reason: WaitReason,
-}
-
-/// A place in the queue: when the call came, and a number that no other has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Place {
-    arrived: Instant,
-    ticket: u64,
+    handles: Handles,
 }
 
 struct Waiter {
@@ -68,39 +57,6 @@ enum Settled {
     Refused(Rejected),
 }
 
-/// A call has left, or may leave now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Leave {
-    pub(super) epoch: u64,
-    pub(super) at: Instant,
-    pub(super) reason: WaitReason,
-}
-
-/// The answer to a call that came.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Booking {
-    Leave(Leave),
-    Wait { place: Place, booked: Departure },
-    Refused(Rejected),
-}
-
-/// The answer to a call that looks again.
-pub(super) enum Look {
-    Leave(Leave),
-    Refused(Rejected),
-    Wait { until: Instant },
-}
-
-/// What an answer did to the gate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Moved {
-    No,
-    /// Closed in a new epoch.
-    Closed(Closing),
-    /// The closing in force was made longer.
-    Extended,
-}
-
 impl State {
     pub(super) fn new(policy: Box<dyn Policy>) -> Self {
         Self {
@@ -113,7 +69,7 @@ impl State {
             settled: BTreeMap::new(),
             abandoned: 0,
             in_flight: 0,
-            handles: BTreeMap::new(),
+            handles: Handles::default(),
         }
     }
 
@@ -244,12 +200,8 @@ impl State {
 
     /// A place in the queue for a call that came at `arrived`.
     pub(super) fn place(&mut self, arrived: Instant) -> Place {
-        Place { arrived, ticket: self.ticket() }
-    }
-
-    fn ticket(&mut self) -> u64 {
         self.next_ticket += 1;
-        self.next_ticket
+        Place { arrived, ticket: self.next_ticket }
     }
 
     fn recall(&mut self, leave: Leave) {
@@ -291,7 +243,7 @@ impl State {
         if longer {
             self.closed = Some(Closed { until, reason: closing.reason });
             // They set their timers anew, or learn that `max_wait` is too short for this.
-            self.wake_handles(wakers);
+            self.handles.wake_all(wakers);
         }
         if current {
             self.epoch += 1;
@@ -311,7 +263,7 @@ impl State {
         self.policy.reset();
         self.epoch += 1;
         self.closed = None;
-        self.wake_handles(wakers);
+        self.handles.wake_all(wakers);
         self.rebook(now, wakers);
         self.release(now, None, wakers);
     }
@@ -322,23 +274,9 @@ impl State {
         self.closed
     }
 
-    // ===== handles in poll_ready =====
-
-    pub(super) fn watch(&mut self, handle: &mut Option<u64>, waker: &Waker, wakers: &mut Wakers) {
-        let key = *handle.get_or_insert_with(|| self.ticket());
-        wakers.replace(self.handles.entry(key).or_default(), waker);
-    }
-
-    pub(super) fn unwatch(&mut self, handle: &mut Option<u64>, wakers: &mut Wakers) {
-        if let Some(handle) = handle.take() {
-            wakers.discard(self.handles.remove(&handle).flatten());
-        }
-    }
-
-    fn wake_handles(&mut self, wakers: &mut Wakers) {
-        for handle in self.handles.values_mut() {
-            wakers.wake(handle.take());
-        }
+    /// Service handles that wait in `poll_ready`.
+    pub(super) fn handles(&mut self) -> &mut Handles {
+        &mut self.handles
     }
 
     // ===== looking at it =====
@@ -368,15 +306,12 @@ impl State {
     }
 
     /// Releases everyone who is due. Returns when the one who is then at the head may leave; its timer is set
-    /// to that, or else it is woken to set it. `looking` is the caller's own ticket, which needs no waking.
+    /// to that, or else it is woken to set it. `looking` is the caller's own place, which needs no waking.
     fn release(&mut self, now: Instant, looking: Option<Place>, wakers: &mut Wakers) -> Option<Instant> {
         let closed = self.closed_until(now);
         while let Some(mut head) = self.queue.first_entry() {
             let place = *head.key();
-            let mut next = self.policy.departure(place.arrived);
-            if let Some(closed) = closed.filter(|closed| closed.until > next.at) {
-                next = Departure::new(closed.until, closed.reason);
-            }
+            let next = Closed::hold(closed, self.policy.departure(place.arrived));
             if next.at > now {
                 let waiter = head.get_mut();
                 let late = waiter.timer.is_some_and(|timer| timer > next.at);
@@ -457,10 +392,7 @@ fn book_on(
     last: Option<Departure>,
     now: Instant,
 ) -> Departure {
-    let mut booked = tail.departure(arrived);
-    if let Some(closed) = closed.filter(|closed| closed.until > booked.at) {
-        booked = Departure::new(closed.until, closed.reason);
-    }
+    let mut booked = Closed::hold(closed, tail.departure(arrived));
     if let Some(last) = last.filter(|last| last.at > booked.at) {
         booked = last;
     }
@@ -469,5 +401,4 @@ fn book_on(
 }
 
 #[cfg(test)]
-#[path = "queue_tests.rs"]
 mod tests;

@@ -1,0 +1,217 @@
+use super::{
+    booking::{Booking, Leave, Look, Place},
+    gate::Gate,
+};
+use crate::{
+    WaitReason,
+    deferred::{Permit, poll_until},
+    record::{Arm, CallRecord, Outcome, Statistics},
+    signal::{Rejected, Signal, Verdict},
+};
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+use tokio::time::{Instant, Sleep};
+
+/// One call on its way through the gate. Dropping it gives back what it holds and writes its record.
+#[derive(Debug)]
+pub(super) struct Attempt {
+    gate: Arc<Gate>,
+    arrived: Instant,
+    stage: Stage,
+    wait_reason: WaitReason,
+    /// Where it stood in the queue, if it did.
+    place: Option<Place>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Stage {
+    /// Outside the rollout: the gate does not know of it.
+    Control {
+        sent: Instant,
+    },
+    Waiting {
+        place: Place,
+    },
+    /// Let go, and waiting for the inner service.
+    Left(Leave),
+    Sent(Leave),
+    Ended,
+}
+
+/// A call that is sent within this time from being let go has left in time.
+const PROMPT: Duration = Duration::from_millis(1);
+
+impl Attempt {
+    /// A call inside the rollout, which came at `arrived` and waited since then for `reason`. It has left, or
+    /// waits on; a rejected one is recorded at once.
+    pub(super) fn book(
+        gate: &Arc<Gate>,
+        (arrived, reason): (Instant, WaitReason),
+        now: Instant,
+    ) -> Result<Self, Rejected> {
+        let mut attempt =
+            Self { gate: Arc::clone(gate), arrived, stage: Stage::Ended, wait_reason: reason, place: None };
+        let booking = gate.with(|state, wakers| state.book(arrived, gate.max_wait, now, wakers));
+        attempt.booked(booking, now)?;
+        Ok(attempt)
+    }
+
+    /// A call outside the rollout.
+    pub(super) fn control(gate: &Arc<Gate>, now: Instant) -> Self {
+        Self {
+            gate: Arc::clone(gate),
+            arrived: now,
+            stage: Stage::Control { sent: now },
+            wait_reason: WaitReason::Normal,
+            place: None,
+        }
+    }
+
+    fn booked(&mut self, booking: Booking, now: Instant) -> Result<(), Rejected> {
+        match booking {
+            Booking::Leave(leave) => self.leave(leave),
+            Booking::Wait { place, booked } => {
+                tracing::debug!(
+                    upstream = %self.gate.name,
+                    wait_ms = booked.at.saturating_duration_since(now).as_millis(),
+                    reason = booked.reason.as_str(),
+                    "call waits"
+                );
+                self.stage = Stage::Waiting { place };
+                self.place = Some(place);
+                self.waits_for(booked.reason);
+            }
+            Booking::Refused(rejected) => return Err(self.reject(rejected, now)),
+        }
+        Ok(())
+    }
+
+    fn leave(&mut self, leave: Leave) {
+        self.stage = Stage::Left(leave);
+        self.waits_for(leave.reason);
+    }
+
+    fn waits_for(&mut self, reason: WaitReason) {
+        if reason != WaitReason::Normal {
+            self.wait_reason = reason;
+        }
+    }
+
+    fn reject(&mut self, rejected: Rejected, now: Instant) -> Rejected {
+        tracing::debug!(
+            upstream = %self.gate.name,
+            retry_after_ms = rejected.retry_after.as_millis(),
+            "call rejected: it would wait for too long"
+        );
+        self.end(Outcome::Rejected, None, now, None);
+        rejected
+    }
+
+    pub(super) fn statistics(&self) -> &Statistics {
+        &self.gate.statistics
+    }
+
+    pub(super) const fn arm(&self) -> Arm {
+        if let Stage::Control { .. } = self.stage { Arm::Control } else { Arm::Treated }
+    }
+
+    /// The answer came.
+    pub(super) fn answered(&mut self, signal: &Signal, now: Instant) {
+        let sent = match self.stage {
+            // Not sent: the inner service failed before it was ready.
+            Stage::Left(leave) | Stage::Sent(leave) => {
+                // A rejection from further in says nothing about this upstream.
+                if signal.verdict == Verdict::Rejected {
+                    self.gate.with(|state, _| state.abandoned_in_flight());
+                } else {
+                    self.gate.answered(signal, leave, now);
+                }
+                leave.at
+            }
+            Stage::Control { sent } => sent,
+            Stage::Waiting { .. } | Stage::Ended => return,
+        };
+        self.end(signal.verdict.into(), Some(signal), now, Some(sent));
+    }
+
+    fn end(&mut self, outcome: Outcome, signal: Option<&Signal>, now: Instant, sent: Option<Instant>) {
+        let mut record = CallRecord::timed(outcome, self.arrived, sent, now, self.wait_reason);
+        record.status = signal.and_then(|signal| signal.status);
+        record.arm = self.arm();
+        self.gate.statistics.record(&record);
+        self.stage = Stage::Ended;
+    }
+}
+
+impl Permit for Attempt {
+    fn may_send(&mut self) -> bool {
+        if let Stage::Left(leave) = self.stage {
+            self.stage = Stage::Sent(leave);
+        }
+        !matches!(self.stage, Stage::Waiting { .. })
+    }
+
+    fn poll_leave(
+        &mut self,
+        mut timer: Pin<&mut Option<Sleep>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Rejected>> {
+        loop {
+            let Stage::Waiting { place } = self.stage else { return Poll::Ready(Ok(())) };
+            let now = Instant::now();
+            // A timer that fired is no permission: the gate may have moved.
+            match self.gate.with(|state, wakers| state.look(place, now, cx, wakers)) {
+                Look::Leave(leave) => self.leave(leave),
+                Look::Refused(rejected) => return Poll::Ready(Err(self.reject(rejected, now))),
+                Look::Wait { until } => ready!(poll_until(timer.as_mut(), until, cx)),
+            }
+        }
+    }
+
+    fn confirm(&mut self) -> Result<bool, Rejected> {
+        let Stage::Left(leave) = self.stage else { return Ok(true) };
+        let now = Instant::now();
+        let (gate, arrived, place) = (&self.gate, self.arrived, self.place);
+        let booking = gate.with(|state, wakers| {
+            let prompt = now.saturating_duration_since(leave.at) < PROMPT;
+            if prompt && state.closed_until(now).is_none() {
+                return Booking::Leave(leave);
+            }
+            // The inner service took its time: by now the gate may be closed, or others have used the quota.
+            let place = place.unwrap_or_else(|| state.place(arrived));
+            state.ask_again(leave, place, gate.max_wait, now, wakers)
+        });
+        self.booked(booking, now)?;
+        Ok(self.may_send())
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        let now = match self.stage {
+            Stage::Ended => return,
+            _ => Instant::now(),
+        };
+        let sent = match self.stage {
+            Stage::Ended => return,
+            Stage::Waiting { place } => {
+                self.gate.with(|state, wakers| state.cancel(place, now, wakers));
+                None
+            }
+            Stage::Left(leave) => {
+                self.gate.with(|state, wakers| state.cancel_unsent(leave, now, wakers));
+                None
+            }
+            Stage::Sent(leave) => {
+                self.gate.with(|state, _| state.abandoned_in_flight());
+                Some(leave.at)
+            }
+            Stage::Control { sent } => Some(sent),
+        };
+        self.end(Outcome::Cancelled, None, now, sent);
+    }
+}

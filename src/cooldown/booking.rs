@@ -1,0 +1,65 @@
+//! What a gate and its calls say to one another.
+
+use crate::{
+    WaitReason,
+    policy::{Closing, Departure},
+    signal::Rejected,
+};
+use tokio::time::Instant;
+
+/// Why and until when the whole upstream is cooling.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Closed {
+    pub(super) until: Instant,
+    pub(super) reason: WaitReason,
+}
+
+impl Closed {
+    /// A departure while the gate is closed so, or not at all.
+    pub(super) fn hold(closed: Option<Self>, departure: Departure) -> Departure {
+        match closed {
+            Some(closed) if closed.until > departure.at => Departure::new(closed.until, closed.reason),
+            _ => departure,
+        }
+    }
+}
+
+/// A place in the queue: when the call came, and a number that no other has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Place {
+    pub(super) arrived: Instant,
+    pub(super) ticket: u64,
+}
+
+/// A call has left, or may leave now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Leave {
+    pub(super) epoch: u64,
+    pub(super) at: Instant,
+    pub(super) reason: WaitReason,
+}
+
+/// The answer to a call that came.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Booking {
+    Leave(Leave),
+    Wait { place: Place, booked: Departure },
+    Refused(Rejected),
+}
+
+/// The answer to a call that looks again.
+pub(super) enum Look {
+    Leave(Leave),
+    Refused(Rejected),
+    Wait { until: Instant },
+}
+
+/// What an answer did to the gate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Moved {
+    No,
+    /// Closed in a new epoch.
+    Closed(Closing),
+    /// The closing in force was made longer.
+    Extended,
+}
