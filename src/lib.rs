@@ -72,12 +72,9 @@
 //!
 //! # Features
 //!
-//! None is on by default.
-//!
-//! | feature | |
-//! |---|---|
-//! | `serde` | `Serialize` for snapshots and records |
-//! | `load` | `tower::load::Load` for [`AdaptiveCooldown`], for use below `Balance` |
+//! | feature | default | |
+//! |---|---|---|
+//! | `serde` | no | `Serialize` for snapshots and records |
 //!
 //! # Time
 //!
@@ -110,8 +107,3 @@ pub use self::{
     signal::Rejected,
     wait_reason::WaitReason,
 };
-
-/// The code in the README compiles and runs.
-#[cfg(doctest)]
-#[doc = include_str!("../README.md")]
-struct Readme;

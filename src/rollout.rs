@@ -34,6 +34,10 @@ pub const ROLLOUT_VARIABLE: &str = "TOWER_COOLDOWN_ROLLOUT";
 /// # }
 /// ```
 ///
+/// [`AdaptiveCooldownLayer`](crate::AdaptiveCooldownLayer::rollout) and
+/// [`MicroBatchLayer`](crate::MicroBatchLayer::rollout) take one. A fallback serves both sides, and a call
+/// outside is [not retried](crate::retry), because there was no gate before it.
+///
 /// A change counts for calls that come after it. To let go at once those that wait already, call
 /// [`Handle::reset`](crate::Handle::reset) as well.
 ///

@@ -1,11 +1,64 @@
-//! The stack in tasks: `tokio::spawn` proves that its futures are `Send`, also where the error is a `BoxError`.
+//! Where the types can go: into tasks, other threads, a `static`, or nowhere at all.
 
 mod support;
 
 use http::{Request, Response};
+use std::{cell::Cell, rc::Rc, sync::LazyLock};
 use support::request;
-use tower::{BoxError, Service, ServiceBuilder, ServiceExt, retry::RetryLayer, service_fn};
-use tower_cooldown::{AdaptiveCooldownLayer, FallbackLayer, MicroBatchLayer, Rollout, retry::RetryPolicy};
+use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt, retry::RetryLayer, service_fn};
+use tower_cooldown::{
+    AdaptiveCooldownLayer, FallbackLayer, MicroBatchLayer, Rollout, cooldown::TooManyRequests,
+    record::Statistics, retry::RetryPolicy,
+};
+
+/// Compiles if they are so.
+#[test]
+fn auto_traits() {
+    fn shared<T: Clone + Send + Sync + Unpin + 'static>(_: &T) {}
+    fn sent<T: Send + 'static>(_: T) {}
+    let statistics = Statistics::new();
+    let cooldown = AdaptiveCooldownLayer::new().max_wait(support::secs(9)).reject_with(TooManyRequests);
+    let batch = MicroBatchLayer::new(2).unwrap();
+    let fallback = FallbackLayer::new(service_fn(answer));
+    let retry = RetryPolicy::new().decline_if_closed_for(cooldown.handle(), support::secs(1));
+    shared(&statistics);
+    shared(&cooldown);
+    shared(&cooldown.handle());
+    shared(&cooldown.layer(service_fn(answer)));
+    shared(&batch);
+    shared(&batch.layer(service_fn(answer)));
+    shared(&fallback);
+    shared(&fallback.layer(service_fn(answer)));
+    shared(&retry);
+    shared(&Rollout::on());
+    sent(cooldown.layer(service_fn(answer)).call(request(1)));
+    sent(batch.layer(service_fn(answer)).call(request(1)));
+    sent(fallback.layer(service_fn(answer)).call(request(1)));
+}
+
+/// A layer may live in a `static`, built where there is no runtime.
+#[test]
+fn a_layer_can_be_static() {
+    static LAYER: LazyLock<AdaptiveCooldownLayer> = LazyLock::new(AdaptiveCooldownLayer::new);
+    assert!(LAYER.handle().snapshot().closed_for.is_none());
+}
+
+/// Nothing is asked of the inner service but `Clone`: it may stay on its thread.
+#[tokio::test(start_paused = true)]
+async fn what_is_not_send_can_be_wrapped_too() {
+    let local = Rc::new(Cell::new(0));
+    let service = service_fn(move |_: Request<()>| {
+        local.set(local.get() + 1);
+        let local = Rc::clone(&local);
+        async move { Ok::<_, BoxError>(Response::new(local.get().to_string())) }
+    });
+    let client = ServiceBuilder::new()
+        .layer(MicroBatchLayer::new(2).unwrap())
+        .layer(FallbackLayer::new(service.clone()))
+        .layer(AdaptiveCooldownLayer::new())
+        .service(service);
+    assert_eq!(client.oneshot(request(1)).await.unwrap().body(), "1");
+}
 
 async fn answer(_: Request<()>) -> Result<Response<String>, BoxError> {
     Ok(Response::new(String::new()))

@@ -58,6 +58,9 @@
 //! What counts is `call`: it books a departure, and the future waits for it. While it waits, nothing of the
 //! inner service is held.
 //!
+//! `Balance` needs to know each endpoint's load: measure it around this layer, with
+//! `tower::load::PendingRequests` for one, whose services cannot be cloned.
+//!
 //! A router that waits for all of its services, such as `Steer`, waits for a closed gate too; bound that with
 //! [`max_wait`](AdaptiveCooldownLayer::max_wait). So it is with `tower::timeout`, which does not cover the
 //! time spent in `poll_ready`.

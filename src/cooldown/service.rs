@@ -104,15 +104,6 @@ impl<S: Clone, C: Clone, R: Clone, A: Clone> Clone for AdaptiveCooldown<S, C, R,
     }
 }
 
-#[cfg(feature = "load")]
-impl<S: tower::load::Load, C, R, A> tower::load::Load for AdaptiveCooldown<S, C, R, A> {
-    type Metric = S::Metric;
-
-    fn load(&self) -> Self::Metric {
-        self.inner.service.load()
-    }
-}
-
 impl<S: fmt::Debug, C, R, A: fmt::Debug> fmt::Debug for AdaptiveCooldown<S, C, R, A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AdaptiveCooldown")

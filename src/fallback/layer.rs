@@ -71,6 +71,11 @@ impl<F, C, K> FallbackLayer<F, C, K> {
         self.options.statistics = statistics.clone();
         self
     }
+
+    /// Where the layer writes to.
+    pub fn get_statistics(&self) -> Statistics {
+        self.options.statistics.clone()
+    }
 }
 
 impl<S, F: Clone, C: Clone, K: Clone> Layer<S> for FallbackLayer<F, C, K> {
