@@ -7,8 +7,11 @@ use std::{cell::Cell, rc::Rc, sync::LazyLock};
 use support::request;
 use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt, retry::RetryLayer, service_fn};
 use tower_cooldown::{
-    AdaptiveCooldownLayer, FallbackLayer, MicroBatchLayer, Rollout, cooldown::TooManyRequests,
-    record::Statistics, retry::RetryPolicy,
+    AdaptiveCooldownLayer, FallbackLayer, MicroBatchLayer, Rollout,
+    cooldown::TooManyRequests,
+    record::Statistics,
+    retry::RetryPolicy,
+    signal::{Signal, Verdict},
 };
 
 /// Compiles if they are so.
@@ -87,4 +90,34 @@ async fn so_does_a_type_erased_one() {
         .service(service_fn(answer).boxed_clone());
     let task = tokio::spawn(async move { client.oneshot(request(1)).await });
     task.await.unwrap().unwrap();
+}
+
+/// Every public type can be printed, closures and all, and says something.
+#[tokio::test(start_paused = true)]
+async fn everything_can_be_printed() {
+    let cooldown = AdaptiveCooldownLayer::new()
+        .name("gemini")
+        .classify(|_: Result<&Response<String>, &BoxError>| Signal::new(Verdict::Accepted))
+        .rollout(Rollout::percent(40).unwrap().by(|request: &Request<()>| request.uri().path().to_owned()));
+    cooldown.handle().cool_for(support::secs(7));
+    let mut service = cooldown.layer(support::Upstream::ok());
+    let batch = MicroBatchLayer::new(2).unwrap().rollout(Rollout::on());
+    let fallback = FallbackLayer::new(support::Upstream::ok());
+    for (printed, part) in [
+        (format!("{cooldown:?}"), "gemini"),
+        (format!("{cooldown:?}"), "closed_for: Some(7s)"),
+        (format!("{cooldown:?}"), "percent: 40"),
+        (format!("{:?}", cooldown.handle()), "in_flight: 0"),
+        (format!("{service:?}"), "Upstream"),
+        (format!("{:?}", service.call(request(1))), "stage: \"waiting\""),
+        (format!("{batch:?}"), "pause: 500ms"),
+        (format!("{:?}", batch.layer(support::Upstream::ok())), "percent: 100"),
+        (format!("{:?}", batch.layer(support::Upstream::ok()).call(request(1))), "stage"),
+        (format!("{fallback:?}"), "\"429\""),
+        (format!("{:?}", fallback.layer(support::Upstream::ok())), "Upstream"),
+        (format!("{:?}", RetryPolicy::new()), "retries_left: 3"),
+        (format!("{:?}", Statistics::new()), "Statistics"),
+    ] {
+        assert!(printed.contains(part), "no {part} in {printed}");
+    }
 }

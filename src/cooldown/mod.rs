@@ -47,9 +47,8 @@
 //!
 //! The gate lives in the layer. Clones of the layer, every service that it makes, and their clones share it;
 //! `Layer::layer` never makes a new one, so that it does not matter how often axum calls it. Building needs no
-//! runtime. The inner service has to be `Clone`; for one that is not, put a
-//! [`Buffer`](https://docs.rs/tower/latest/tower/buffer/struct.Buffer.html) below. Nothing is boxed, and the
-//! error type stays that of the inner service.
+//! runtime. The inner service has to be `Clone`; for one that is not, put tower's `Buffer` below. Nothing is
+//! boxed, and the error type stays that of the inner service.
 //!
 //! # Readiness
 //!

@@ -84,11 +84,6 @@ impl Verdict {
     pub const fn is_pushback(self) -> bool {
         matches!(self, Self::Throttled | Self::Overloaded | Self::Exhausted)
     }
-
-    /// Whether a quota was the reason: [`Throttled`](Self::Throttled) or [`Exhausted`](Self::Exhausted).
-    pub const fn is_over_quota(self) -> bool {
-        matches!(self, Self::Throttled | Self::Exhausted)
-    }
 }
 
 /// What the server advises. Every number in it has been checked and capped.
