@@ -25,9 +25,11 @@ impl Wakers {
             self.discard(old.replace(new.clone()));
         }
     }
+}
 
-    /// To be called without the lock.
-    pub(crate) fn finish(self) {
-        self.wake.into_iter().for_each(Waker::wake);
+/// Wakes, also if the work on the state ended in a panic. The lock has to be free by then.
+impl Drop for Wakers {
+    fn drop(&mut self) {
+        self.wake.drain(..).for_each(Waker::wake);
     }
 }

@@ -8,7 +8,9 @@ use crate::{
     record::{Arm, CallRecord, Outcome, Statistics},
     signal::{Rejected, Signal, Verdict},
 };
+use http::StatusCode;
 use std::{
+    mem,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -25,6 +27,8 @@ pub(super) struct Attempt {
     wait_reason: WaitReason,
     /// Where it stood in the queue, if it did.
     place: Option<Place>,
+    /// The inner service was not ready in time, and it had to ask again.
+    asked_again: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -53,8 +57,7 @@ impl Attempt {
         (arrived, reason): (Instant, WaitReason),
         now: Instant,
     ) -> Result<Self, Rejected> {
-        let mut attempt =
-            Self { gate: Arc::clone(gate), arrived, stage: Stage::Ended, wait_reason: reason, place: None };
+        let mut attempt = Self::new(gate, arrived, Stage::Ended, reason);
         let booking = gate.with(|state, wakers| state.book(arrived, gate.max_wait, now, wakers));
         attempt.booked(booking, now)?;
         Ok(attempt)
@@ -62,13 +65,11 @@ impl Attempt {
 
     /// A call outside the rollout.
     pub(super) fn control(gate: &Arc<Gate>, now: Instant) -> Self {
-        Self {
-            gate: Arc::clone(gate),
-            arrived: now,
-            stage: Stage::Control { sent: now },
-            wait_reason: WaitReason::Normal,
-            place: None,
-        }
+        Self::new(gate, now, Stage::Control { sent: now }, WaitReason::Normal)
+    }
+
+    fn new(gate: &Arc<Gate>, arrived: Instant, stage: Stage, wait_reason: WaitReason) -> Self {
+        Self { gate: Arc::clone(gate), arrived, stage, wait_reason, place: None, asked_again: false }
     }
 
     fn booked(&mut self, booking: Booking, now: Instant) -> Result<(), Rejected> {
@@ -107,7 +108,8 @@ impl Attempt {
             retry_after_ms = rejected.retry_after.as_millis(),
             "call rejected: it would wait for too long"
         );
-        self.end(Outcome::Rejected, None, now, None);
+        self.stage = Stage::Ended;
+        self.record(Arm::Treated, Outcome::Rejected, None, now, None);
         rejected
     }
 
@@ -121,29 +123,41 @@ impl Attempt {
 
     /// The answer came.
     pub(super) fn answered(&mut self, signal: &Signal, now: Instant) {
-        let sent = match self.stage {
-            // Not sent: the inner service failed before it was ready.
-            Stage::Left(leave) | Stage::Sent(leave) => {
-                // A rejection from further in says nothing about this upstream.
-                if signal.verdict == Verdict::Rejected {
-                    self.gate.with(|state, _| state.abandoned_in_flight());
-                } else {
-                    self.gate.answered(signal, leave, now);
-                }
-                leave.at
+        let arm = self.arm();
+        // A policy that panics on the answer must not find the call in flight again when this is dropped.
+        let sent = match mem::replace(&mut self.stage, Stage::Ended) {
+            // A rejection from further in says nothing about this upstream.
+            Stage::Sent(leave) if signal.verdict == Verdict::Rejected => {
+                self.gate.with(|state, _| state.abandoned_in_flight());
+                Some(leave.at)
             }
-            Stage::Control { sent } => sent,
+            Stage::Sent(leave) => {
+                self.gate.answered(signal, leave, now);
+                Some(leave.at)
+            }
+            // The inner service failed before it was ready.
+            Stage::Left(leave) => {
+                self.gate.with(|state, wakers| state.cancel_unsent(leave, now, wakers));
+                None
+            }
+            Stage::Control { sent } => Some(sent),
             Stage::Waiting { .. } | Stage::Ended => return,
         };
-        self.end(signal.verdict.into(), Some(signal), now, Some(sent));
+        self.record(arm, signal.verdict.into(), signal.status, now, sent);
     }
 
-    fn end(&mut self, outcome: Outcome, signal: Option<&Signal>, now: Instant, sent: Option<Instant>) {
+    fn record(
+        &self,
+        arm: Arm,
+        outcome: Outcome,
+        status: Option<StatusCode>,
+        now: Instant,
+        sent: Option<Instant>,
+    ) {
         let mut record = CallRecord::timed(outcome, self.arrived, sent, now, self.wait_reason);
-        record.status = signal.and_then(|signal| signal.status);
-        record.arm = self.arm();
+        record.status = status;
+        record.arm = arm;
         self.gate.statistics.record(&record);
-        self.stage = Stage::Ended;
     }
 }
 
@@ -175,7 +189,7 @@ impl Permit for Attempt {
     fn confirm(&mut self) -> Result<bool, Rejected> {
         let Stage::Left(leave) = self.stage else { return Ok(true) };
         let now = Instant::now();
-        let (gate, arrived, place) = (&self.gate, self.arrived, self.place);
+        let (gate, arrived, place, asked_again) = (&self.gate, self.arrived, self.place, self.asked_again);
         let booking = gate.with(|state, wakers| {
             let prompt = now.saturating_duration_since(leave.at) < PROMPT;
             if prompt && state.closed_until(now).is_none() {
@@ -183,8 +197,9 @@ impl Permit for Attempt {
             }
             // The inner service took its time: by now the gate may be closed, or others have used the quota.
             let place = place.unwrap_or_else(|| state.place(arrived));
-            state.ask_again(leave, place, gate.max_wait, now, wakers)
+            state.ask_again(leave, (place, asked_again), gate.max_wait, now, wakers)
         });
+        self.asked_again |= booking != Booking::Leave(leave);
         self.booked(booking, now)?;
         Ok(self.may_send())
     }
@@ -192,12 +207,13 @@ impl Permit for Attempt {
 
 impl Drop for Attempt {
     fn drop(&mut self) {
-        let now = match self.stage {
-            Stage::Ended => return,
-            _ => Instant::now(),
-        };
-        let sent = match self.stage {
-            Stage::Ended => return,
+        let arm = self.arm();
+        let stage = mem::replace(&mut self.stage, Stage::Ended);
+        if let Stage::Ended = stage {
+            return;
+        }
+        let now = Instant::now();
+        let sent = match stage {
             Stage::Waiting { place } => {
                 self.gate.with(|state, wakers| state.cancel(place, now, wakers));
                 None
@@ -211,7 +227,8 @@ impl Drop for Attempt {
                 Some(leave.at)
             }
             Stage::Control { sent } => Some(sent),
+            Stage::Ended => None,
         };
-        self.end(Outcome::Cancelled, None, now, sent);
+        self.record(arm, Outcome::Cancelled, None, now, sent);
     }
 }

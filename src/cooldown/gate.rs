@@ -59,8 +59,8 @@ impl Gate {
         }
     }
 
-    /// A panic under the lock can only come from a policy, which is left as it was before that call or close
-    /// to it; every other field is consistent between any two statements that can panic.
+    /// A panic under the lock can only come from a policy. Nothing is half done when one is called, so the state
+    /// can be used after it.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -69,7 +69,7 @@ impl Gate {
     pub(super) fn with<T>(&self, work: impl FnOnce(&mut State, &mut Wakers) -> T) -> T {
         let mut wakers = Wakers::default();
         let result = work(&mut self.lock(), &mut wakers);
-        wakers.finish();
+        drop(wakers);
         result
     }
 

@@ -16,11 +16,29 @@ use tokio::time::{Instant, Sleep, sleep_until};
 #[derive(Debug, Default)]
 pub(super) struct Watch {
     waiting: Option<Waiting>,
-    /// Since when, and why, this handle waits in `poll_ready`.
-    since: Option<(Instant, WaitReason)>,
+    since: Option<Since>,
     /// How long it had waited when it became ready: that is part of the wait of the call that follows. It is
     /// not if the call comes after another `Ready`, as in `Balance`, where it is another call that waited.
     waited: Option<(Duration, WaitReason)>,
+}
+
+/// The wait of a handle in `poll_ready`.
+#[derive(Clone, Copy, Debug)]
+struct Since {
+    at: Instant,
+    reason: WaitReason,
+    /// When it will look again by itself.
+    until: Instant,
+}
+
+/// Who waits in `poll_ready` looks again as soon as the timer fires. Who comes later than this is another caller,
+/// and the one before has given up.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+impl Since {
+    fn is_over(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.until) > PATIENCE
+    }
 }
 
 /// The gate, as `poll_ready` sees it.
@@ -45,8 +63,10 @@ impl Watch {
                 self.waiting = None;
                 return Poll::Ready(Sight::Open);
             };
-            let (since, _) = *self.since.get_or_insert((now, closed.reason));
-            let wait = closed.until.saturating_duration_since(since);
+            let began = self.since.filter(|since| !since.is_over(now));
+            let (at, reason) = began.map_or((now, closed.reason), |since| (since.at, since.reason));
+            self.since = Some(Since { at, reason, until: closed.until });
+            let wait = closed.until.saturating_duration_since(at);
             if gate.max_pending().is_some_and(|max_pending| wait > max_pending) {
                 self.waiting = None;
                 return Poll::Ready(Sight::Hopeless);
@@ -60,8 +80,10 @@ impl Watch {
 
     /// `poll_ready` is about to return `Ready`.
     pub(super) fn deliver(&mut self) {
-        let waited = |(since, reason)| (Instant::now().saturating_duration_since(since), reason);
-        self.waited = self.since.take().map(waited);
+        self.waited = self.since.take().and_then(|since| {
+            let now = Instant::now();
+            (!since.is_over(now)).then(|| (now.saturating_duration_since(since.at), since.reason))
+        });
     }
 
     /// When the call that is made now came, as if it had been made as soon as the handle was ready, and what it

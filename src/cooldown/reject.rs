@@ -52,8 +52,8 @@ impl<Res, Err: From<Rejected>> Reject<Res, Err> for IntoError {
     }
 }
 
-/// No call is ever rejected: the state of a layer without `max_wait`.
-#[derive(Clone, Copy, Debug, Default)]
+/// No call is ever rejected: the state of a layer without `max_wait`. It cannot be made by hand.
+#[derive(Clone, Copy, Debug)]
 pub struct NeverReject {
     _private: (),
 }

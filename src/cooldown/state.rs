@@ -34,6 +34,7 @@ pub(super) struct State {
     epoch: u64,
     closed: Option<Closed>,
     next_ticket: u64,
+    last_departure: Option<Instant>,
     queue: BTreeMap<Place, Waiter>,
     /// Calls that are out of the queue and have not been told yet.
     settled: BTreeMap<Place, Settled>,
@@ -65,6 +66,7 @@ impl State {
             epoch: 0,
             closed: None,
             next_ticket: 0,
+            last_departure: None,
             queue: BTreeMap::new(),
             settled: BTreeMap::new(),
             abandoned: 0,
@@ -96,15 +98,21 @@ impl State {
 
     /// A call that left could not be sent at once, because the inner service was not ready. It asks again, with
     /// the place that it had, if it had one; nobody behind it is let go before it.
+    ///
+    /// `urgent` is one that has asked again before: it leaves unless the gate is closed. If the inner service
+    /// takes its time with each call, its calls would otherwise keep one another from being sent for ever.
     pub(super) fn ask_again(
         &mut self,
         leave: Leave,
-        place: Place,
+        (place, urgent): (Place, bool),
         max_wait: Option<Duration>,
         now: Instant,
         wakers: &mut Wakers,
     ) -> Booking {
         self.recall(leave);
+        if urgent && self.closed_until(now).is_none() {
+            return Booking::Leave(self.depart(WaitReason::Normal, now));
+        }
         self.book_at(place, max_wait, now, wakers)
     }
 
@@ -166,11 +174,15 @@ impl State {
             head_at
         };
         if waiter.get().deadline.is_some_and(|deadline| until > deadline) {
-            // The policy has become slower since the call was booked.
-            wakers.discard(waiter.remove().waker);
-            self.abandoned += 1;
-            self.release(now, None, wakers);
-            return Look::Refused(Rejected::new(until.saturating_duration_since(now)));
+            // The policy has become slower since the call was booked; or nobody looked for a while, and the
+            // bookings are old. Booked anew, it is refused if it has to be.
+            wakers.discard(waiter.get_mut().waker.take());
+            self.rebook(now, wakers);
+            if let Some(Settled::Refused(rejected)) = self.settled.remove(&place) {
+                self.release(now, None, wakers);
+                return Look::Refused(rejected);
+            }
+            return self.look(place, now, cx, wakers);
         }
         let waiter = waiter.get_mut();
         waiter.timer = Some(until);
@@ -300,33 +312,33 @@ impl State {
     // ===== inside =====
 
     fn depart(&mut self, reason: WaitReason, now: Instant) -> Leave {
-        self.policy.depart(now);
+        // Callers read the clock before they have the lock, so one of them may be a little behind.
+        let at = self.last_departure.map_or(now, |last| last.max(now));
+        self.policy.depart(at);
+        self.last_departure = Some(at);
         self.in_flight += 1;
-        Leave { epoch: self.epoch, at: now, reason }
+        Leave { epoch: self.epoch, at, reason }
     }
 
     /// Releases everyone who is due. Returns when the one who is then at the head may leave; its timer is set
     /// to that, or else it is woken to set it. `looking` is the caller's own place, which needs no waking.
     fn release(&mut self, now: Instant, looking: Option<Place>, wakers: &mut Wakers) -> Option<Instant> {
         let closed = self.closed_until(now);
-        while let Some(mut head) = self.queue.first_entry() {
-            let place = *head.key();
+        while let Some((&place, head)) = self.queue.iter_mut().next() {
             let next = Closed::hold(closed, self.policy.departure(place.arrived));
             if next.at > now {
-                let waiter = head.get_mut();
-                let late = waiter.timer.is_some_and(|timer| timer > next.at);
+                let late = head.timer.is_some_and(|timer| timer > next.at);
                 if late && looking != Some(place) {
-                    waiter.timer = Some(next.at);
-                    wakers.wake(waiter.waker.take());
+                    head.timer = Some(next.at);
+                    wakers.wake(head.waker.take());
                 }
                 return Some(next.at);
             }
-            let waiter = head.remove();
-            let leave = self.depart(waiter.booked.reason, now);
+            let reason = head.booked.reason;
+            let leave = self.depart(reason, now);
+            let waker = self.queue.remove(&place).and_then(|waiter| waiter.waker);
             self.settled.insert(place, Settled::Leave(leave));
-            if looking != Some(place) {
-                wakers.wake(waiter.waker);
-            }
+            if looking == Some(place) { wakers.discard(waker) } else { wakers.wake(waker) }
         }
         self.tail = None;
         self.abandoned = 0;

@@ -38,7 +38,7 @@ impl Shared {
     fn with<T>(&self, work: impl FnOnce(&mut Line, &mut Wakers) -> T) -> T {
         let mut wakers = Wakers::default();
         let result = work(&mut self.line.lock().unwrap_or_else(PoisonError::into_inner), &mut wakers);
-        wakers.finish();
+        drop(wakers);
         result
     }
 }

@@ -116,7 +116,8 @@ pub struct CallRecord {
     /// How long it waited before it was sent.
     #[cfg_attr(feature = "serde", serde(serialize_with = "crate::record::snapshot::seconds"))]
     pub waited: Duration,
-    /// From sending to the response's head. Zero where it was not sent.
+    /// From sending to the response's head; where no layer made the call wait, from its coming, so that the time
+    /// in which the inner service got ready is in it. Zero where it was not sent.
     #[cfg_attr(feature = "serde", serde(serialize_with = "crate::record::snapshot::seconds"))]
     pub service: Duration,
     /// On which side of the rollout it was.
@@ -149,11 +150,13 @@ impl CallRecord {
         reason: WaitReason,
     ) -> Self {
         let mut record = Self::new(outcome, finished);
-        record.waited = sent.unwrap_or(finished).saturating_duration_since(arrived);
+        // Where no layer made it wait, the inner service did, by not being ready: that is its own time.
+        let let_go = if reason == WaitReason::Normal { arrived } else { sent.unwrap_or(finished) };
+        record.waited = let_go.saturating_duration_since(arrived);
         if !record.waited.is_zero() {
             record.wait_reason = reason;
         }
-        record.service = sent.map(|sent| finished.saturating_duration_since(sent)).unwrap_or_default();
+        record.service = sent.map(|_| finished.saturating_duration_since(let_go)).unwrap_or_default();
         record
     }
 }

@@ -153,7 +153,7 @@ pub struct Tokens {
 impl Tokens {
     /// Sent and received.
     pub const fn total(&self) -> u64 {
-        self.input + self.output
+        self.input.saturating_add(self.output)
     }
 }
 

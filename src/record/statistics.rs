@@ -147,7 +147,9 @@ impl Statistics {
             }
         }
         self.record_wait(record.wait_reason, record.waited);
-        self.count_consecutive(record.outcome);
+        if record.arm == Arm::Treated {
+            self.count_consecutive(record.outcome);
+        }
         if let Some(observer) = &self.book.observer {
             observer(record);
         }

@@ -102,7 +102,7 @@ impl World {
     fn with<T>(&mut self, work: impl FnOnce(&mut State, Instant, &mut Wakers) -> T) -> T {
         let mut wakers = Wakers::default();
         let result = work(&mut self.state, self.now, &mut wakers);
-        wakers.finish();
+        drop(wakers);
         result
     }
 
@@ -241,7 +241,7 @@ impl World {
             let (wait, max_wait) = (self.random.ms(500), self.max_wait);
             self.advance(wait);
             let booking =
-                self.with(|state, now, wakers| state.ask_again(leave, place, max_wait, now, wakers));
+                self.with(|state, now, wakers| state.ask_again(leave, (place, false), max_wait, now, wakers));
             self.booked(place, booking);
         } else {
             self.in_flight.push((place, leave));
