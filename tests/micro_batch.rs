@@ -232,6 +232,22 @@ async fn with_a_cooldown_nothing_is_counted_twice() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn with_a_cooldown_a_call_that_never_came_there_is_counted_too() {
+    let statistics = Statistics::new();
+    let service = ServiceBuilder::new()
+        .layer(MicroBatchLayer::new(1).unwrap().statistics(&statistics))
+        .layer(AdaptiveCooldownLayer::with_policy(unpaced()).statistics(&statistics))
+        .service(slow(secs(1)));
+    let (first, second) = (send(&service, 0), send(&service, 1));
+    sleep(ms(500)).await;
+    second.abort();
+    first.await.unwrap().0.unwrap();
+    let attempts = statistics.snapshot().attempts;
+    assert_eq!((attempts.accepted, attempts.cancelled, attempts.total()), (1, 1, 2));
+    assert_eq!(statistics.snapshot().wait(WaitReason::Batch).sum, ms(500));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_group_slows_down_with_the_upstream() {
     let upstream = slow(ms(100));
     let service = ServiceBuilder::new()

@@ -16,6 +16,7 @@ use tower_cooldown::{
     cooldown::TooManyRequests,
     record::{Arm, CallOutcome, CallRecord, FallbackReason, Outcome, Statistics, Usage},
     retry::RetryPolicy,
+    signal::HttpClassifier,
 };
 use tracing::{Level, Metadata, Subscriber, field::Visit, span};
 
@@ -124,6 +125,13 @@ async fn callers_report_tokens_through_the_response() {
     }
     let tokens = statistics.snapshot().tokens;
     assert_eq!((tokens.input, tokens.output, tokens.total(), tokens.reports), (300, 60, 360, 3));
+
+    // A rule of one's own does not get in the way.
+    let rule = HttpClassifier::new().with(|_: Result<&Response<String>, &BoxError>| None);
+    let ruled = AdaptiveCooldownLayer::with_policy(unpaced()).classify(rule).track_usage();
+    let response = ruled.layer(Upstream::ok()).oneshot(request(0)).await.unwrap();
+    response.extensions().get::<Usage>().expect("the handle").report(u64::MAX, 1);
+    assert_eq!(ruled.handle().statistics().snapshot().tokens.total(), u64::MAX);
 
     let without = AdaptiveCooldownLayer::with_policy(unpaced()).layer(Upstream::ok());
     assert!(without.oneshot(request(0)).await.unwrap().extensions().get::<Usage>().is_none());

@@ -13,7 +13,7 @@ use tower_cooldown::{
     AdaptiveCooldownLayer, Rollout,
     policy::Ladder,
     retry::RetryPolicy,
-    signal::{Signal, Verdict},
+    signal::{HttpClassifier, Signal, Verdict},
 };
 
 type Answer = Result<Response<String>, BoxError>;
@@ -155,15 +155,20 @@ async fn a_rejected_call_is_not_retried() {
 
 #[tokio::test(start_paused = true)]
 async fn a_call_outside_the_rollout_is_not_retried() {
-    // There is no gate before it: a retry would leave at once.
-    let upstream = Upstream::statuses([429]);
-    let service = ServiceBuilder::new()
-        .layer(RetryLayer::new(RetryPolicy::new()))
-        .layer(AdaptiveCooldownLayer::new().rollout(Rollout::off()))
-        .service(upstream.clone());
-    let answer: Answer = service.oneshot(request(1)).await;
-    assert_eq!(answer.unwrap().status(), 429);
-    assert_eq!(upstream.len(), 1);
+    // There is no gate before it: a retry would leave at once. Nor is one whose status a rule calls throttled.
+    for status in [429, 403] {
+        let rule = HttpClassifier::new().with(|result: Result<&Response<String>, &BoxError>| {
+            result.ok().filter(|response| response.status() == 403).map(|_| Signal::new(Verdict::Throttled))
+        });
+        let upstream = Upstream::statuses([status]);
+        let service = ServiceBuilder::new()
+            .layer(RetryLayer::new(RetryPolicy::new().classify(rule)))
+            .layer(AdaptiveCooldownLayer::new().classify(rule).rollout(Rollout::off()))
+            .service(upstream.clone());
+        let answer: Answer = service.oneshot(request(1)).await;
+        assert_eq!(answer.unwrap().status(), status);
+        assert_eq!(upstream.len(), 1);
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -61,7 +61,8 @@ impl Default for AdaptiveCooldownLayer {
 }
 
 impl<C, A> AdaptiveCooldownLayer<C, NeverReject, A> {
-    /// The longest that a call may wait, from the time it came. Default: no bound.
+    /// The longest that a call may wait for its departure, from the time it came. Default: no bound. (The time
+    /// that the inner service then takes to get ready is its own.)
     ///
     /// The wait is known when the call is booked, so one that would take longer is rejected at once, without
     /// taking a place. A call that waits already is rejected as soon as a new closing makes its wait too long.
@@ -78,7 +79,7 @@ impl<C, A> AdaptiveCooldownLayer<C, NeverReject, A> {
 }
 
 impl<C, R, A> AdaptiveCooldownLayer<C, R, A> {
-    /// How responses are read. Default: [`HttpClassifier`]. Takes a closure, too; see [`crate::signal`].
+    /// How responses are read. Default: [`HttpClassifier`]. For rules of your own see [`crate::signal`].
     pub fn classify<C2>(self, classify: C2) -> AdaptiveCooldownLayer<C2, R, A> {
         let Options { reject, admit, track_usage, .. } = self.options;
         AdaptiveCooldownLayer { gate: self.gate, options: Options { classify, reject, admit, track_usage } }
@@ -127,7 +128,8 @@ impl<C, R, A> AdaptiveCooldownLayer<C, R, A> {
     }
 
     /// Puts a [`Usage`](crate::record::Usage) into the extensions of every response, with which the caller can
-    /// report tokens. Off by default, because it costs an allocation per response.
+    /// report tokens. Off by default, because it costs an allocation per response. A plain closure as
+    /// [`classify`](Self::classify) cannot do it; [`HttpClassifier::with`] a rule can.
     pub fn track_usage(mut self) -> Self {
         self.options.track_usage = true;
         self

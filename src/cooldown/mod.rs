@@ -53,7 +53,9 @@
 //! # Readiness
 //!
 //! `poll_ready` is a hint: it answers `Pending` while the gate is closed, so that `LoadShed` sheds and
-//! `Balance` goes elsewhere, and it may answer `Pending` again after it answered `Ready`. It reserves nothing.
+//! `Balance` goes elsewhere, and it may answer `Pending` again after it answered `Ready`. It reserves nothing. It
+//! does not speak for calls outside a partial [rollout](AdaptiveCooldownLayer::rollout), or where calls would
+//! be rejected because of [`max_wait`](AdaptiveCooldownLayer::max_wait): then it is `Ready`, and `call` decides.
 //! What counts is `call`: it books a departure, and the future waits for it. While it waits, nothing of the
 //! inner service is held.
 //!
@@ -71,10 +73,14 @@
 //! way before a refusal does not undo it. A 429 that was on its way makes the closing longer only if it says
 //! until when.
 //!
+//! A call that is let go, but finds the inner service not ready, asks the policy once more when it is, so that
+//! calls which pile up below are not sent all at once. A call that has asked again is sent the next time, if the
+//! gate is open.
+//!
 //! # Cancellation
 //!
-//! A future that is dropped while it waits gives its place to those behind it. Dropped in flight, it is
-//! recorded as cancelled. Dropped in the very moment in which it was let go, it costs one departure.
+//! A future that is dropped before it is sent gives its departure to those behind it, as far as the policy can
+//! take one back. Dropped in flight, it is recorded as cancelled.
 //!
 //! # Panics
 //!

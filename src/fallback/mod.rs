@@ -48,7 +48,9 @@
 //!
 //! # Readiness
 //!
-//! `poll_ready` is that of the first service. The second is readied when it is needed.
+//! `poll_ready` is that of the first service; an error there goes to the caller. The second service is readied
+//! when it is needed. To fall back while the first is cooling, give its cooldown a
+//! [`max_wait`](crate::AdaptiveCooldownLayer::max_wait).
 //!
 //! # Errors
 //!

@@ -58,8 +58,10 @@ enum Stage {
     Waiting {
         ticket: u64,
     },
+    /// Its turn has come; `sent` once the inner service has the call.
     Started {
         at: Instant,
+        sent: bool,
     },
     Ended,
 }
@@ -68,7 +70,7 @@ impl Member {
     pub(super) fn enter(shared: &Arc<Shared>) -> Self {
         let now = Instant::now();
         let stage = match shared.with(|line, _| line.enter(now)) {
-            Ok(()) => Stage::Started { at: now },
+            Ok(()) => Stage::Started { at: now, sent: false },
             Err(ticket) => {
                 tracing::debug!("call waits for its group");
                 Stage::Waiting { ticket }
@@ -87,16 +89,16 @@ impl Member {
 
     fn end(&mut self, outcome: Outcome, signal: Option<&Signal>) {
         let now = Instant::now();
-        let (arm, started) = match self.stage {
+        let (arm, started, sent) = match self.stage {
             Stage::Ended => return,
-            Stage::Control => (Arm::Control, Some(self.arrived)),
+            Stage::Control => (Arm::Control, Some(self.arrived), true),
             Stage::Waiting { ticket } => {
                 self.shared.with(|line, wakers| line.cancel(ticket, now, wakers));
-                (Arm::Treated, None)
+                (Arm::Treated, None, false)
             }
-            Stage::Started { at } => {
+            Stage::Started { at, sent } => {
                 self.shared.with(|line, wakers| line.finish(now, wakers));
-                (Arm::Treated, Some(at))
+                (Arm::Treated, Some(at), sent)
             }
         };
         self.stage = Stage::Ended;
@@ -104,8 +106,8 @@ impl Member {
         record.status = signal.and_then(|signal| signal.status);
         record.arm = arm;
         let statistics = &self.shared.statistics;
-        if statistics.attempts_claimed() {
-            // A cooldown that writes to the same book counts the attempts.
+        if sent && statistics.attempts_claimed() {
+            // A cooldown that writes to the same book counts the attempts that come to it.
             statistics.record_wait(record.wait_reason, record.waited);
         } else {
             statistics.record(&record);
@@ -115,6 +117,9 @@ impl Member {
 
 impl Permit for Member {
     fn may_send(&mut self) -> bool {
+        if let Stage::Started { sent, .. } = &mut self.stage {
+            *sent = true;
+        }
         !matches!(self.stage, Stage::Waiting { .. })
     }
 
@@ -127,7 +132,7 @@ impl Permit for Member {
             let Stage::Waiting { ticket } = self.stage else { return Poll::Ready(Ok(())) };
             let now = Instant::now();
             match self.shared.with(|line, wakers| line.look(ticket, now, cx, wakers)) {
-                Look::Start => self.stage = Stage::Started { at: now },
+                Look::Start => self.stage = Stage::Started { at: now, sent: false },
                 Look::Wait(None) => return Poll::Pending,
                 Look::Wait(Some(until)) => {
                     ready!(poll_until(timer.as_mut(), until, cx));
@@ -137,7 +142,7 @@ impl Permit for Member {
     }
 
     fn confirm(&mut self) -> Result<bool, Rejected> {
-        Ok(true)
+        Ok(self.may_send())
     }
 }
 

@@ -74,7 +74,9 @@
 //! The time that calls wait for their group is recorded as [`WaitReason::Batch`](crate::WaitReason::Batch).
 //! Alone, the layer also counts the calls and how they ended; where it shares its
 //! [statistics](MicroBatchLayer::statistics) with an [`AdaptiveCooldown`](crate::AdaptiveCooldown), it leaves
-//! that to the cooldown, so that nothing is counted twice.
+//! that to the cooldown, so that nothing is counted twice; calls that are given up before they come to the
+//! cooldown it still counts itself. Share statistics with the cooldown below, and no other; and give both the
+//! same [rollout](MicroBatchLayer::rollout), by a key, because it is the cooldown that counts the arms.
 
 pub mod future;
 mod layer;

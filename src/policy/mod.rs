@@ -67,7 +67,8 @@ use tokio::time::Instant;
 
 /// Decides when calls leave. See the [module docs](self).
 ///
-/// Its methods are called under the gate's lock: they have to be quick, and must not call back into the gate.
+/// Its methods are called under the gate's lock: they have to be quick, must not call back into the gate, and
+/// should not panic.
 /// Waiting callers need a copy of the policy to book on, hence `Clone`; the copy is made when the queue forms
 /// and when it has to be booked anew, not per call.
 pub trait Policy: BoxedClone + fmt::Debug + Send {

@@ -4,15 +4,18 @@ use http::{
     header::{DATE, RETRY_AFTER},
 };
 use std::{
-    any::Any,
+    any::{Any, type_name},
     error::Error,
+    fmt,
     time::{Duration, SystemTime},
 };
 
 /// Reads a [`Signal`] from the result of one call.
 ///
-/// Implemented by [`HttpClassifier`], and by every closure
-/// `Fn(Result<&Response, &Error>) -> Signal`.
+/// Implemented by [`HttpClassifier`], by [`HttpClassifier::with`] a rule of your own, and by every closure
+/// `Fn(Result<&Response, &Error>) -> Signal`, for responses that are not HTTP. A closure does not
+/// [`attach`](Self::attach) anything, so with one there is no [`Usage`](crate::record::Usage), and a call outside
+/// a rollout is retried like others.
 ///
 /// It is called once per attempt, when the response's head has arrived, outside of every lock.
 pub trait Classify<Res, Err> {
@@ -77,8 +80,9 @@ impl<B> HttpResponse for Response<B> {
 
 /// The default classifier: by HTTP status and `Retry-After`. See the [module docs](super) for the table.
 ///
-/// Errors are [`Verdict::Failed`], except a [`Rejected`] (as it stands, or anywhere in the source chain of a
-/// `BoxError`), which stays [`Verdict::Rejected`].
+/// Errors are [`Verdict::Failed`], except a [`Rejected`], which stays [`Verdict::Rejected`]: as it stands, or
+/// anywhere in the source chain of a `BoxError`. Into an error type of your own it cannot look; tell it how with
+/// a [rule](HttpClassifier::with).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HttpClassifier {
     max_retry_after: Duration,
@@ -98,6 +102,15 @@ impl HttpClassifier {
         self
     }
 
+    /// This classifier, with a rule of your own that comes first. Where the rule says `None`, the status decides
+    /// as usual.
+    ///
+    /// The rule is not asked about a call that this crate [rejected](Rejected) itself. See the
+    /// [module docs](super#your-own-rules) for an example.
+    pub const fn with<F>(self, rule: F) -> WithRule<F> {
+        WithRule { base: self, rule }
+    }
+
     fn read<Res: HttpResponse>(&self, response: &Res) -> Signal {
         let status = response.status();
         let verdict = verdict_of(status);
@@ -106,9 +119,9 @@ impl HttpClassifier {
             if let Some(rejected) = response.extensions().get::<Rejected>() {
                 return Signal::new(Verdict::Rejected).status(status).retry_after(rejected.retry_after);
             }
-            signal.bypassed = response.extensions().get::<Bypassed>().is_some();
             signal.hints = self.hints(response.headers());
         }
+        signal.bypassed = response.extensions().get::<Bypassed>().is_some();
         signal
     }
 
@@ -139,6 +152,41 @@ impl<Res: HttpResponse, Err: 'static> Classify<Res, Err> for HttpClassifier {
 
     fn attach<T: Clone + Send + Sync + 'static>(&self, response: &mut Res, extension: T) {
         response.extensions_mut().insert(extension);
+    }
+}
+
+/// A rule on top of an [`HttpClassifier`]. Made by [`HttpClassifier::with`].
+#[derive(Clone, Copy)]
+pub struct WithRule<F> {
+    base: HttpClassifier,
+    rule: F,
+}
+
+impl<F, Res, Err> Classify<Res, Err> for WithRule<F>
+where
+    Res: HttpResponse,
+    Err: 'static,
+    F: Fn(Result<&Res, &Err>) -> Option<Signal>,
+{
+    fn classify(&self, result: Result<&Res, &Err>) -> Signal {
+        let signal = self.base.classify(result);
+        if signal.verdict == Verdict::Rejected {
+            return signal;
+        }
+        let Some(mut ruled) = (self.rule)(result) else { return signal };
+        ruled.bypassed = signal.bypassed;
+        ruled.status = ruled.status.or(signal.status);
+        ruled
+    }
+
+    fn attach<T: Clone + Send + Sync + 'static>(&self, response: &mut Res, extension: T) {
+        response.extensions_mut().insert(extension);
+    }
+}
+
+impl<F> fmt::Debug for WithRule<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WithRule").field("base", &self.base).field("rule", &type_name::<F>()).finish()
     }
 }
 
@@ -244,6 +292,40 @@ mod tests {
 
         let response = Response::builder().status(429).extension(rejected).body(()).unwrap();
         assert_eq!(classifier.classify(Ok::<_, &Infallible>(&response)).verdict, Verdict::Rejected);
+    }
+
+    #[test]
+    fn a_rule_comes_first_and_the_rest_is_as_usual() {
+        #[derive(Debug)]
+        enum Own {
+            Rejected(Rejected),
+            Other,
+        }
+
+        let classifier = HttpClassifier::new().with(|result: Result<&Response<()>, &Own>| match result {
+            Ok(response) if response.status() == 403 => Some(Signal::new(Verdict::Throttled)),
+            Err(Own::Rejected(rejected)) => {
+                Some(Signal::new(Verdict::Rejected).retry_after(rejected.retry_after))
+            }
+            _ => None,
+        });
+        let response = |status: u16| Response::builder().status(status).body(()).unwrap();
+        let judge = |status| classifier.classify(Ok(&response(status)));
+        assert_eq!(
+            (judge(403).verdict, judge(403).status),
+            (Verdict::Throttled, Some(StatusCode::FORBIDDEN))
+        );
+        assert_eq!((judge(200).verdict, judge(404).verdict), (Verdict::Accepted, Verdict::Refused));
+        assert_eq!(classifier.classify(Err(&Own::Other)).verdict, Verdict::Failed);
+        let rejected = Own::Rejected(Rejected::new(Duration::from_secs(3)));
+        assert_eq!(classifier.classify(Err(&rejected)).verdict, Verdict::Rejected);
+
+        // The rule has no say in what this crate did itself.
+        let mut response = response(429);
+        response.extensions_mut().insert(Rejected::new(Duration::from_secs(3)));
+        let all_fine = HttpClassifier::new()
+            .with(|_: Result<&Response<()>, &Infallible>| Some(Signal::new(Verdict::Accepted)));
+        assert_eq!(all_fine.classify(Ok(&response)).verdict, Verdict::Rejected);
     }
 
     #[test]

@@ -21,26 +21,40 @@
 //!
 //! # Your own rules
 //!
-//! A closure is a classifier. Here GitHub's 403 with an exhausted quota counts as throttled, and everything
+//! A rule comes before the table. Here GitHub's 403 with an exhausted quota counts as throttled, and everything
 //! else is judged as usual:
 //!
 //! ```
 //! use http::{Response, StatusCode};
 //! use tower_cooldown::{
 //!     AdaptiveCooldownLayer,
-//!     signal::{Classify, HttpClassifier, Signal, Verdict},
+//!     signal::{HttpClassifier, Signal, Verdict},
 //! };
 //!
-//! let layer = AdaptiveCooldownLayer::new().classify(|result: Result<&Response<String>, &std::io::Error>| {
-//!     match result {
-//!         Ok(res)
-//!             if res.status() == StatusCode::FORBIDDEN
-//!                 && res.headers().get("x-ratelimit-remaining").is_some_and(|left| left == "0") =>
-//!         {
-//!             Signal::new(Verdict::Throttled)
-//!         }
-//!         other => HttpClassifier::new().classify(other),
-//!     }
+//! let classifier = HttpClassifier::new().with(|result: Result<&Response<String>, &std::io::Error>| {
+//!     let response = result.ok().filter(|response| response.status() == StatusCode::FORBIDDEN)?;
+//!     let left = response.headers().get("x-ratelimit-remaining")?;
+//!     (left == "0").then(|| Signal::new(Verdict::Throttled))
+//! });
+//! let layer = AdaptiveCooldownLayer::new().classify(classifier);
+//! # let _ = layer;
+//! ```
+//!
+//! Give the same classifier to the other layers of the stack. For responses that are not HTTP at all, a closure
+//! alone is a classifier:
+//!
+//! ```
+//! use tower_cooldown::{
+//!     AdaptiveCooldownLayer,
+//!     signal::{Signal, Verdict},
+//! };
+//!
+//! let layer = AdaptiveCooldownLayer::new().classify(|result: Result<&String, &std::io::Error>| {
+//!     Signal::new(match result {
+//!         Ok(answer) if answer == "slow down" => Verdict::Throttled,
+//!         Ok(_) => Verdict::Accepted,
+//!         Err(_) => Verdict::Failed,
+//!     })
 //! });
 //! # let _ = layer;
 //! ```
@@ -50,7 +64,7 @@ mod rejected;
 mod retry_after;
 
 pub use self::{
-    classify::{Bypassed, Classify, HttpClassifier, HttpResponse},
+    classify::{Bypassed, Classify, HttpClassifier, HttpResponse, WithRule},
     rejected::Rejected,
     retry_after::{DEFAULT_MAX_RETRY_AFTER, parse_retry_after},
 };

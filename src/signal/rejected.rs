@@ -3,7 +3,8 @@ use std::{error::Error, fmt, time::Duration};
 /// The call was not sent: it would have had to wait longer than `max_wait`.
 ///
 /// It reaches the caller as what [`reject_with`](crate::AdaptiveCooldownLayer::reject_with) makes of it.
-/// [`HttpClassifier`](super::HttpClassifier) recognises it again further out in the stack, so that
+/// [`HttpClassifier`](super::HttpClassifier) recognises it again further out in the stack, in the response of
+/// [`TooManyRequests`](crate::cooldown::TooManyRequests), as an error, or in a `BoxError`, so that
 /// [`RetryPolicy`](crate::retry::RetryPolicy) does not retry it and
 /// [`FallbackLayer`](crate::FallbackLayer) serves it from the second service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
