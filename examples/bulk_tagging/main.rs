@@ -53,7 +53,10 @@ fn stack(
     scale: Scale,
     statistics: &Statistics,
 ) -> Result<impl Client, InvalidSetting> {
-    let pause = scale.down(Duration::from_millis(500));
+    // The defaults, on the example's fast clock.
+    let [pause, short, long, longest] =
+        [500, 1500, 3000, 7000].map(|ms| scale.down(Duration::from_millis(ms)));
+    let policy = Known::new(quota).steps([pause, short, long, longest]);
     Ok(ServiceBuilder::new()
         .map_err(BoxError::from)
         // Two pages at a time, and a pause between.
@@ -63,12 +66,7 @@ fn stack(
         // A refused call goes again, up to three times; when, that is up to the next layer.
         .layer(RetryLayer::new(RetryPolicy::new().max_retries(3)))
         // Keeps to the quota: calls wait here, so that hardly any is refused.
-        .layer(
-            AdaptiveCooldownLayer::with_policy(Known::new(quota))
-                .name("gemini")
-                .track_usage()
-                .statistics(statistics),
-        )
+        .layer(AdaptiveCooldownLayer::with_policy(policy).name("gemini").track_usage().statistics(statistics))
         .service(primary))
 }
 

@@ -32,7 +32,8 @@ struct Since {
 }
 
 /// Who waits in `poll_ready` looks again as soon as the timer fires. Who comes later than this is another caller,
-/// and the one before has given up.
+/// and the one before has given up. (Callers that come and give up within one closing, as below `LoadShed`, cannot
+/// be told apart: to the handle they are one that waits.)
 const PATIENCE: Duration = Duration::from_millis(100);
 
 impl Since {
