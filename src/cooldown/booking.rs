@@ -2,7 +2,7 @@
 
 use crate::{
     WaitReason,
-    policy::{Closing, Departure},
+    policy::{Closing, Departure, Policy},
     signal::Rejected,
 };
 use tokio::time::Instant;
@@ -62,4 +62,20 @@ pub(super) enum Moved {
     Closed(Closing),
     /// The closing in force was made longer.
     Extended,
+}
+
+/// When a call leaves that comes after the one which is booked `last`, with `tail` the policy after that one.
+pub(super) fn book_on(
+    tail: &dyn Policy,
+    arrived: Instant,
+    closed: Option<Closed>,
+    last: Option<Departure>,
+    now: Instant,
+) -> Departure {
+    let mut booked = Closed::hold(closed, tail.departure(arrived));
+    if let Some(last) = last.filter(|last| last.at > booked.at) {
+        booked = last;
+    }
+    booked.at = booked.at.max(now);
+    booked
 }

@@ -8,7 +8,7 @@
 //! has stopped polling costs those behind it no more than its own departure.
 
 use super::{
-    booking::{Booking, Closed, Leave, Look, Moved, Place},
+    booking::{Booking, Closed, Leave, Look, Moved, Place, book_on},
     ready::Handles,
 };
 use crate::{
@@ -395,21 +395,6 @@ fn occupied(queue: &mut BTreeMap<Place, Waiter>, place: Place) -> Option<Occupie
         Entry::Occupied(entry) => Some(entry),
         Entry::Vacant(_) => None,
     }
-}
-
-fn book_on(
-    tail: &dyn Policy,
-    arrived: Instant,
-    closed: Option<Closed>,
-    last: Option<Departure>,
-    now: Instant,
-) -> Departure {
-    let mut booked = Closed::hold(closed, tail.departure(arrived));
-    if let Some(last) = last.filter(|last| last.at > booked.at) {
-        booked = last;
-    }
-    booked.at = booked.at.max(now);
-    booked
 }
 
 #[cfg(test)]

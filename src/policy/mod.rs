@@ -55,11 +55,9 @@
 mod escalation;
 mod known;
 mod ladder;
+mod quota;
 
-pub use self::{
-    known::{Known, Quota},
-    ladder::Ladder,
-};
+pub use self::{known::Known, ladder::Ladder, quota::Quota};
 
 use crate::{WaitReason, signal::Signal};
 use std::{fmt, time::Duration};
