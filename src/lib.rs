@@ -70,6 +70,20 @@
 //! - A concurrency limit inside of the cooldown: outside, its permits are held by calls that only wait.
 //! - A timeout outside covers the waiting; one inside covers each attempt.
 //!
+//! # If it does not compile
+//!
+//! `ServiceExt`'s methods hide which bound is missing. Call `tower::Service::call(&mut client, request)` in their
+//! place, or put `.check_service::<_, Request, Response, Error>()` after the `ServiceBuilder`, and the compiler says
+//! which one, and what to do about it. Most often the body of the request is not `Clone` (see
+//! [`CopyRequest`](retry::CopyRequest)), the inner service is not, or after
+//! [`max_wait`](AdaptiveCooldownLayer::max_wait) the error cannot be made from a [`Rejected`].
+//!
+//! # Around a server
+//!
+//! In axum the gate guards what is below it: handlers that call one upstream. Their 429s and 503s close it, for
+//! all routes that share the layer; so use a layer per upstream, with `max_wait` and
+//! [`TooManyRequests`](cooldown::TooManyRequests).
+//!
 //! # Features
 //!
 //! | feature | default | |

@@ -45,7 +45,9 @@ pub const ROLLOUT_VARIABLE: &str = "TOWER_COOLDOWN_ROLLOUT";
 ///
 /// Without a key every attempt is decided on its own, evenly spread: of any hundred, as many are inside as the
 /// percentage says. With a key (a tenant, a user) all calls of that key are on the same side, in every
-/// process, and a raise of the percentage only ever moves keys inside. Give a key also where more than one
+/// process, and a raise of the percentage only ever moves keys inside. What counts is how the key hashes, so use
+/// one type for it everywhere: a `String` and a `HeaderValue` of the same text are two keys. `None` is a key, too:
+/// all requests without the header are on the same side. Give a key also where more than one
 /// layer of a stack, or a retry, should decide alike; see [`by`](Self::by).
 #[derive(Clone)]
 pub struct Rollout {

@@ -5,7 +5,7 @@
 pub enum WaitReason {
     /// It did not.
     Normal,
-    /// For its turn: other calls left shortly before it.
+    /// For its turn: calls that left before it have used the pace or the quota.
     Preflight,
     /// A refusal was recent, or the server said how long to wait.
     RateLimit,

@@ -194,6 +194,8 @@ async fn a_panic_below_leaves_the_group() {
 #[tokio::test(start_paused = true)]
 async fn alone_it_records_calls_refusals_and_waits() {
     let statistics = Statistics::new();
+    // A cooldown that shares the statistics, but serves nobody, does not count for it.
+    let _unused = AdaptiveCooldownLayer::new().statistics(&statistics);
     let upstream = Upstream::statuses([200, 429, 429, 200]);
     let service = pairs().statistics(&statistics).layer(upstream);
     send_all(&service, 4).await;
@@ -228,6 +230,8 @@ async fn with_a_cooldown_nothing_is_counted_twice() {
         assert_eq!(snapshot.attempts.total(), 4);
         assert_eq!(snapshot.wait(WaitReason::Batch).count, 2);
         assert_eq!(snapshot.mean_service(), Some(ms(100)));
+        // As the callers saw it: 100, 100, 700 and 700 ms.
+        assert_eq!((snapshot.batched.count, snapshot.mean_response()), (4, Some(ms(400))));
     }
 }
 

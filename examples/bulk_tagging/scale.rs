@@ -30,7 +30,7 @@ impl Scale {
         let times = [&mut snapshot.attempts, &mut snapshot.control]
             .into_iter()
             .flat_map(|attempts| [&mut attempts.response, &mut attempts.service])
-            .chain([&mut snapshot.calls.response])
+            .chain([&mut snapshot.calls.response, &mut snapshot.batched])
             .chain(snapshot.waits.iter_mut().map(|wait| &mut wait.times));
         for times in times {
             for time in [&mut times.sum, &mut times.p50, &mut times.p95, &mut times.p99, &mut times.max] {

@@ -35,13 +35,11 @@ pub(super) struct Gate {
 
 impl Gate {
     pub(super) fn new(policy: Box<dyn Policy>) -> Self {
-        let statistics = Statistics::new();
-        statistics.claim_attempts();
         Self {
             state: Mutex::new(State::new(policy)),
             maybe_closed: AtomicBool::new(false),
             name: Cow::Borrowed("upstream"),
-            statistics,
+            statistics: Statistics::new(),
             max_wait: None,
             stay_pending: false,
         }

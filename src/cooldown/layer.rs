@@ -70,8 +70,15 @@ impl<C, A> AdaptiveCooldownLayer<C, NeverReject, A> {
     /// rejected, and served by a fallback, instead of piling up; see
     /// [`stay_pending`](AdaptiveCooldownLayer::stay_pending) for use below `Balance`.
     ///
-    /// A rejected call ends with `S::Error::from(Rejected)`; see [`reject_with`](Self::reject_with) for
-    /// services whose error cannot be made that way.
+    /// A rejected call ends with `S::Error::from(Rejected)`; see [`reject_with`](Self::reject_with), which comes
+    /// after, for services whose error cannot be made that way. Layers further out recognise a [`Rejected`] in a
+    /// `BoxError`, but not in an error type of your own: give them a [rule](HttpClassifier::with) for it.
+    ///
+    /// With a retry outside, a call that was answered 429 may be rejected at its second attempt, and the first
+    /// answer is lost. To keep it, tell the retry to
+    /// [decline](crate::retry::RetryPolicy::decline_if_closed_for) for the same time.
+    ///
+    /// [`Rejected`]: crate::Rejected
     pub fn max_wait(mut self, max_wait: Duration) -> AdaptiveCooldownLayer<C, IntoError, A> {
         self.gate_mut().max_wait = Some(max_wait);
         self.replace_reject(IntoError)
@@ -137,7 +144,6 @@ impl<C, R, A> AdaptiveCooldownLayer<C, R, A> {
 
     /// The statistics to write to. Default: ones of its own, to be had from [`Handle::statistics`].
     pub fn statistics(mut self, statistics: &Statistics) -> Self {
-        statistics.claim_attempts();
         self.gate_mut().statistics = statistics.clone();
         self
     }
@@ -148,7 +154,7 @@ impl<C, R, A> AdaptiveCooldownLayer<C, R, A> {
         self
     }
 
-    /// A view of the gate that can be kept and cloned.
+    /// A view of the gate that can be kept and cloned. Take it after the settings are made.
     pub fn handle(&self) -> Handle {
         Handle::new(Arc::clone(&self.gate))
     }
@@ -171,6 +177,7 @@ where
     type Service = AdaptiveCooldown<S, C, R, A>;
 
     fn layer(&self, inner: S) -> Self::Service {
+        self.gate.statistics.claim_attempts();
         AdaptiveCooldown::new(inner, Arc::clone(&self.gate), self.options.clone())
     }
 }

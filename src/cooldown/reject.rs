@@ -42,7 +42,8 @@ impl<B: Default, Err> Reject<Response<B>, Err> for TooManyRequests {
 }
 
 /// Answers with an error: `Err::from(rejected)`. A `BoxError` can be made of it; an error type of your own
-/// needs a `From<Rejected>`.
+/// needs a `From<Rejected>`, and the layers further out a [rule](crate::signal::HttpClassifier::with) by which they
+/// recognise it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct IntoError;
 

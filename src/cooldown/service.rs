@@ -1,11 +1,15 @@
 use super::{
-    Reject, ResponseFuture,
+    NeverReject, Reject, ResponseFuture,
     attempt::Attempt,
     gate::Gate,
     layer::Options,
     ready::{Sight, Watch},
 };
-use crate::{deferred::Inner, rollout::Admit, signal::Classify};
+use crate::{
+    deferred::Inner,
+    rollout::{Admit, Everyone},
+    signal::{Classify, HttpClassifier},
+};
 use std::{
     fmt,
     sync::Arc,
@@ -16,7 +20,7 @@ use tower::Service;
 
 /// The service that [`AdaptiveCooldownLayer`](super::AdaptiveCooldownLayer) makes. See the
 /// [module docs](super).
-pub struct AdaptiveCooldown<S, C, R, A> {
+pub struct AdaptiveCooldown<S, C = HttpClassifier, R = NeverReject, A = Everyone> {
     inner: Inner<S>,
     gate: Arc<Gate>,
     options: Options<C, R, A>,

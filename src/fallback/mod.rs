@@ -46,6 +46,9 @@
 //! # let _ = layer;
 //! ```
 //!
+//! It is for clients. A server has no second service to turn to; in axum, use the cooldown with
+//! [`TooManyRequests`](crate::cooldown::TooManyRequests) instead.
+//!
 //! # Readiness
 //!
 //! `poll_ready` is that of the first service; an error there goes to the caller. The second service is readied

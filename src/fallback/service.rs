@@ -1,5 +1,8 @@
 use super::{FallbackError, ResponseFuture, layer::Options};
-use crate::{request::CopyRequest, signal::Classify};
+use crate::{
+    request::{ByClone, CopyRequest},
+    signal::{Classify, HttpClassifier},
+};
 use std::{
     fmt,
     task::{Context, Poll},
@@ -8,7 +11,7 @@ use tower::Service;
 
 /// The service that [`FallbackLayer`](super::FallbackLayer) makes. See the [module docs](super).
 #[derive(Clone)]
-pub struct Fallback<S, F, C, K> {
+pub struct Fallback<S, F, C = HttpClassifier, K = ByClone> {
     inner: S,
     fallback: F,
     options: Options<C, K>,

@@ -106,6 +106,9 @@ impl Member {
         record.status = signal.and_then(|signal| signal.status);
         record.arm = arm;
         let statistics = &self.shared.statistics;
+        if arm == Arm::Treated && outcome != Outcome::Cancelled {
+            statistics.record_batched(now.saturating_duration_since(self.arrived));
+        }
         if sent && statistics.attempts_claimed() {
             // A cooldown that writes to the same book counts the attempts that come to it.
             statistics.record_wait(record.wait_reason, record.waited);

@@ -39,6 +39,26 @@
 //! # }
 //! ```
 //!
+//! The layer reads responses, to record how calls ended. Those that are not HTTP need a
+//! [classifier](crate::signal#your-own-rules):
+//!
+//! ```
+//! # use tower::Layer;
+//! use tower_cooldown::{
+//!     InvalidSetting, MicroBatchLayer,
+//!     signal::{Signal, Verdict},
+//! };
+//!
+//! # fn main() -> Result<(), InvalidSetting> {
+//! let layer = MicroBatchLayer::new(2)?.classify(|result: Result<&u32, &std::io::Error>| {
+//!     Signal::new(if result.is_ok() { Verdict::Accepted } else { Verdict::Failed })
+//! });
+//! let statistics = layer.get_statistics();
+//! # let _ = (layer.layer(()), statistics);
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # Groups
 //!
 //! A group is full when it has had its number of requests, whether they came together or one after another: a

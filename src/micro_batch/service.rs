@@ -3,7 +3,11 @@ use super::{
     layer::Options,
     member::{Member, Shared},
 };
-use crate::{deferred::Inner, rollout::Admit, signal::Classify};
+use crate::{
+    deferred::Inner,
+    rollout::{Admit, Everyone},
+    signal::{Classify, HttpClassifier},
+};
 use std::{
     fmt,
     sync::Arc,
@@ -12,7 +16,7 @@ use std::{
 use tower::Service;
 
 /// The service that [`MicroBatchLayer`](super::MicroBatchLayer) makes. See the [module docs](super).
-pub struct MicroBatch<S, C, A> {
+pub struct MicroBatch<S, C = HttpClassifier, A = Everyone> {
     inner: Inner<S>,
     shared: Arc<Shared>,
     options: Options<C, A>,

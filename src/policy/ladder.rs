@@ -18,7 +18,8 @@ use tokio::time::Instant;
 /// closed leaves at the later of the two times, not at their sum. A call that waits counts as a call from the
 /// moment it is booked, so of many callers at once two leave together every 1000 ms, and no more.
 ///
-/// The rules and numbers are those of the first version of this system; all of them can be set:
+/// The rules and numbers are those of the system that this crate grew out of, where they served bulk jobs on a
+/// free tier; all of them can be set:
 ///
 /// ```
 /// use std::time::Duration;
@@ -52,7 +53,7 @@ pub struct Ladder {
 const MAX_CALLS: usize = 1_000_000;
 
 impl Ladder {
-    /// The numbers of the first version.
+    /// The default numbers.
     pub fn new() -> Self {
         Self {
             refusal_window: Duration::from_millis(3000),

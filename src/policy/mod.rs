@@ -12,7 +12,8 @@
 //!
 //! # Your own policy
 //!
-//! This one leaves a second between any two calls and closes for a minute on every refusal:
+//! This one leaves a second between any two calls. On a refusal it closes for as long as the server says, or else
+//! for a minute:
 //!
 //! ```
 //! use std::time::Duration;
@@ -40,7 +41,12 @@
 //!     }
 //!
 //!     fn answered(&mut self, answer: &Answer) -> Option<Closing> {
-//!         answer.signal.verdict.is_pushback().then(|| Closing::adaptive(Duration::from_secs(60)))
+//!         if !answer.signal.verdict.is_pushback() {
+//!             return None;
+//!         }
+//!         let told = answer.signal.hints.retry_after.map(Closing::told);
+//!         // A burst of refusals is one event: the late ones count only if the server says until when.
+//!         if answer.current { told.or(Some(Closing::adaptive(Duration::from_secs(60)))) } else { told }
 //!     }
 //!
 //!     fn reset(&mut self) {
@@ -86,7 +92,8 @@ pub trait Policy: BoxedClone + fmt::Debug + Send {
     }
 
     /// An answer came in. `Some` closes the gate, to all, for that long; a closing that is shorter than the
-    /// one already in force changes nothing.
+    /// one already in force changes nothing. The gate does not read the server's hints by itself: honour
+    /// [`retry_after`](crate::signal::Hints::retry_after) here.
     ///
     /// The gate makes one event of each burst: where [`Answer::current`] is false, another answer to calls
     /// that left at the same time has been heard already, or a reset lies between. Such an answer should close
@@ -114,7 +121,7 @@ impl<P: Policy + Clone + 'static> BoxedClone for P {
 pub struct Departure {
     /// The earliest time.
     pub at: Instant,
-    /// What to record if the call had to wait for it.
+    /// What to record if the call had to wait for it: [`WaitReason::Preflight`] for a place in the pace or quota.
     pub reason: WaitReason,
 }
 

@@ -16,13 +16,18 @@ pub struct Snapshot {
     pub attempts: Attempts,
     /// Attempts outside the [`Rollout`](crate::Rollout), which went straight through.
     pub control: Attempts,
-    /// How long attempts waited, by reason. [`WaitReason::Normal`] counts those that did not wait.
+    /// How long calls through [`MicroBatch`](crate::MicroBatch) took, from when they came to it: the wait for the
+    /// group, and whatever lies below. All zero where the stack has none.
+    pub batched: Times,
+    /// How long calls waited, by reason. [`WaitReason::Normal`] counts attempts that the layer which counts them
+    /// (the cooldown, or a micro-batch that is alone) did not make wait; in a stack, one and the same call may
+    /// have waited for its group as well.
     pub waits: [Wait; WaitReason::ALL.len()],
     /// What callers reported through [`Usage`](super::Usage).
     pub tokens: Tokens,
-    /// 429s since the last success.
+    /// 429s since the last success, inside the rollout.
     pub consecutive_429s: u64,
-    /// The longest run of 429s without a success between.
+    /// The longest run of 429s without a success between, inside the rollout.
     pub peak_consecutive_429s: u64,
 }
 
@@ -40,7 +45,7 @@ pub struct Attempts {
     pub exhausted: u64,
     pub rejected: u64,
     pub cancelled: u64,
-    /// From the caller's side, waiting included.
+    /// From when it came to the layer that counts it, its waiting there included.
     pub response: Times,
     /// From sending to the response's head.
     pub service: Times,
@@ -160,7 +165,7 @@ impl Tokens {
 impl Snapshot {
     /// Calls that the primary served, as a share of all that ended. Where the stack has no
     /// [`Fallback`](crate::Fallback): accepted attempts as a share of all that ended, where each retry is an
-    /// attempt of its own. `None` before the first.
+    /// attempt of its own, and those outside the rollout do not count. `None` before the first.
     pub fn success_rate(&self) -> Option<f64> {
         let finished = self.calls.finished();
         if finished > 0 { share(self.calls.primary, finished) } else { self.attempts.success_rate() }
@@ -171,12 +176,14 @@ impl Snapshot {
         share(self.calls.tried_fallback(), self.calls.finished())
     }
 
-    /// The mean time of an attempt from the caller's side, waiting included.
+    /// The mean response time, waiting included, as the outermost layer sees it that writes here: a micro-batch,
+    /// or else a fallback, or else the cooldown. `None` before the first.
     pub fn mean_response(&self) -> Option<Duration> {
-        self.attempts.response.mean()
+        [&self.batched, &self.calls.response, &self.attempts.response].into_iter().find_map(Times::mean)
     }
 
-    /// The mean time of an attempt from sending to the response's head.
+    /// The mean time of an attempt from sending to the response's head, without any waiting. `None` before the
+    /// first.
     pub fn mean_service(&self) -> Option<Duration> {
         self.attempts.service.mean()
     }
@@ -227,6 +234,10 @@ impl fmt::Display for Snapshot {
         if self.calls.total() > 0 {
             writeln!(f, "fallback rate    {}", percent(self.fallback_rate()))?;
             self.fmt_calls(f)?;
+        }
+        if self.batched.count > 0 {
+            writeln!(f, "in groups        {}", self.batched.count)?;
+            fmt_times(f, "response", &self.batched)?;
         }
         fmt_attempts(f, "attempts", &self.attempts)?;
         if self.control.total() > 0 {

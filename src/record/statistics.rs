@@ -24,6 +24,8 @@ pub struct Statistics {
 struct Book {
     arms: [ArmBook; 2],
     waits: [Histogram; WaitReason::ALL.len()],
+    /// From coming to a micro-batch to the answer.
+    batched: Histogram,
     calls: CallBook,
     tokens: TokenBook,
     consecutive_429s: AtomicU64,
@@ -111,6 +113,7 @@ impl Statistics {
         let book = Book {
             arms: [ArmBook::new(), ArmBook::new()],
             waits: [const { Histogram::new() }; WaitReason::ALL.len()],
+            batched: Histogram::new(),
             calls: CallBook {
                 primary: AtomicU64::new(0),
                 refused: AtomicU64::new(0),
@@ -160,6 +163,11 @@ impl Statistics {
         if !waited.is_zero() {
             self.book.waits[reason as usize].record(waited);
         }
+    }
+
+    /// Counts the time that a call took from when it came to a micro-batch.
+    pub(crate) fn record_batched(&self, response: Duration) {
+        self.book.batched.record(response);
     }
 
     fn count_consecutive(&self, outcome: Outcome) {
@@ -219,6 +227,7 @@ impl Statistics {
             calls: self.calls(),
             attempts,
             control,
+            batched: Distribution::of([&self.book.batched]).times(),
             waits,
             tokens: Tokens {
                 input: self.book.tokens.input.load(Relaxed),

@@ -71,7 +71,9 @@ impl<C, K> RetryPolicy<C, K> {
     /// Does not retry while the gate is closed for longer than this: the answer goes to the caller, or to the
     /// [fallback](crate::FallbackLayer), at once. Default: always waits for the gate.
     ///
-    /// With a bound of zero a 429 is hardly ever retried, because it closes the gate itself.
+    /// With a bound of zero a 429 is hardly ever retried, because it closes the gate itself. Where the cooldown
+    /// has a [`max_wait`](crate::AdaptiveCooldownLayer::max_wait), use the same time here: the caller then gets the
+    /// upstream's answer and not a rejection.
     pub fn decline_if_closed_for(mut self, handle: Handle, longer_than: Duration) -> Self {
         self.decline = Some((handle, longer_than));
         self

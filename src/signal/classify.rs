@@ -18,6 +18,11 @@ use std::{
 /// a rollout is retried like others.
 ///
 /// It is called once per attempt, when the response's head has arrived, outside of every lock.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot read a `Result<{Res}, {Err}>`",
+    note = "`HttpClassifier` reads responses that implement `HttpResponse`, such as `http::Response<B>`",
+    note = "for others, give the layer a closure: `.classify(|result: Result<&Res, &Err>| Signal::new(..))`"
+)]
 pub trait Classify<Res, Err> {
     /// What this result says.
     fn classify(&self, result: Result<&Res, &Err>) -> Signal;
@@ -105,8 +110,29 @@ impl HttpClassifier {
     /// This classifier, with a rule of your own that comes first. Where the rule says `None`, the status decides
     /// as usual.
     ///
-    /// The rule is not asked about a call that this crate [rejected](Rejected) itself. See the
-    /// [module docs](super#your-own-rules) for an example.
+    /// The rule is not asked where the classifier itself has found a [`Rejected`]. For one inside an error type of
+    /// your own it is the place to say so:
+    ///
+    /// ```
+    /// use http::Response;
+    /// use tower_cooldown::{
+    ///     Rejected,
+    ///     signal::{HttpClassifier, Signal, Verdict},
+    /// };
+    ///
+    /// enum MyError {
+    ///     Rejected(Rejected),
+    ///     Http(std::io::Error),
+    /// }
+    ///
+    /// let classifier = HttpClassifier::new().with(|result: Result<&Response<String>, &MyError>| match result {
+    ///     Err(MyError::Rejected(rejected)) => {
+    ///         Some(Signal::new(Verdict::Rejected).retry_after(rejected.retry_after))
+    ///     }
+    ///     _ => None,
+    /// });
+    /// # let _ = (classifier, MyError::Http);
+    /// ```
     pub const fn with<F>(self, rule: F) -> WithRule<F> {
         WithRule { base: self, rule }
     }
