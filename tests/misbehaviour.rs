@@ -224,6 +224,23 @@ async fn a_call_whose_inner_service_failed_to_get_ready_was_not_sent() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_call_that_a_gate_further_in_rejected_was_not_sent_either() {
+    let outer = AdaptiveCooldownLayer::with_policy(every(secs(60)));
+    let inner = AdaptiveCooldownLayer::with_policy(unpaced()).max_wait(secs(1));
+    let upstream = Upstream::ok();
+    let service = ServiceBuilder::new().layer(outer.clone()).layer(inner.clone()).service(upstream.clone());
+    inner.handle().cool_for(secs(30));
+    service.clone().oneshot(request(0)).await.unwrap_err();
+    inner.handle().reset();
+    // The departure at the outer gate is there for the next call.
+    assert_eq!(send(&service, 1).await.unwrap().1, Duration::ZERO);
+    assert_eq!(upstream.ids(), [1]);
+    let attempts = outer.handle().statistics().snapshot().attempts;
+    assert_eq!((attempts.rejected, attempts.accepted, attempts.service.count), (1, 1, 1));
+    assert!(outer.handle().snapshot().closed_for.is_none());
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_time_in_which_the_inner_service_got_ready_is_its_own() {
     let (statistics, records) = observed();
     let layer = AdaptiveCooldownLayer::with_policy(unpaced()).statistics(&statistics);

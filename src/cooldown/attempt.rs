@@ -126,17 +126,12 @@ impl Attempt {
         let arm = self.arm();
         // A policy that panics on the answer must not find the call in flight again when this is dropped.
         let sent = match mem::replace(&mut self.stage, Stage::Ended) {
-            // A rejection from further in says nothing about this upstream.
-            Stage::Sent(leave) if signal.verdict == Verdict::Rejected => {
-                self.gate.with(|state, _| state.abandoned_in_flight());
-                Some(leave.at)
-            }
-            Stage::Sent(leave) => {
+            Stage::Sent(leave) if signal.verdict != Verdict::Rejected => {
                 self.gate.answered(signal, leave, now);
                 Some(leave.at)
             }
-            // The inner service failed before it was ready.
-            Stage::Left(leave) => {
+            // A gate further in rejected it, or the inner service failed before it was ready.
+            Stage::Sent(leave) | Stage::Left(leave) => {
                 self.gate.with(|state, wakers| state.cancel_unsent(leave, now, wakers));
                 None
             }
