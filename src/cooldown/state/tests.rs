@@ -336,7 +336,7 @@ fn whatever_happens_the_rules_hold() {
 }
 
 #[test]
-fn ten_thousand_callers_wait_and_go_away_without_much_work() {
+fn a_hundred_thousand_callers_wait_and_go_away_without_much_work() {
     // Booking, cancelling and releasing among many waiters is cheap; a queue that is walked through at each of
     // these steps would take minutes here.
     let start = Instant::now();
