@@ -64,8 +64,9 @@ async fn an_error_of_the_transport_falls_back() {
 
 #[tokio::test(start_paused = true)]
 async fn a_success_stays_with_the_first() {
-    let (statistics, second) = (Statistics::new(), Upstream::ok());
-    let service = FallbackLayer::new(second.clone()).statistics(&statistics).layer(Upstream::ok());
+    let second = Upstream::ok();
+    let layer = FallbackLayer::new(second.clone());
+    let (statistics, service) = (layer.get_statistics(), layer.layer(Upstream::ok()));
     call(&service).await.unwrap();
     assert_eq!(second.len(), 0);
     assert_eq!(statistics.snapshot().success_rate(), Some(1.0));

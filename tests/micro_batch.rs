@@ -175,6 +175,17 @@ async fn nothing_of_the_inner_service_is_held_while_a_call_waits() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn readiness_is_that_of_the_inner_service() {
+    let limit = ConcurrencyLimitLayer::new(1);
+    let service = ServiceBuilder::new().layer(pairs()).layer(limit).service(Upstream::ok());
+    let (mut holder, mut other) = (service.clone(), service);
+    assert!(support::is_ready(&mut holder));
+    assert!(!support::is_ready(&mut other));
+    drop(holder);
+    assert!(support::is_ready(&mut other));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_panic_below_leaves_the_group() {
     let upstream = Upstream::new(|call| {
         assert!(call.nth != 0, "told to panic");

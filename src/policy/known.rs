@@ -242,6 +242,9 @@ mod tests {
         let mut known = Known::new(Quota::new(1_000_000, secs(1)).unwrap());
         let at_once = book(&mut known, start, 1_000_001).iter().filter(|t| t.is_zero()).count();
         assert!(at_once >= 998_000, "{at_once}");
+        let five_thousand = &mut Known::new(Quota::new(5000, secs(1)).unwrap());
+        let at_once = book(five_thousand, start, 5001).iter().filter(|t| t.is_zero()).count();
+        assert_eq!(at_once, 5000, "nothing is lost where the stamps divide the limit");
         let Shape::Window(log) = &known.shape else { panic!("a window") };
         assert!(log.stamps.len() <= Log::MAX_STAMPS);
     }
