@@ -338,7 +338,7 @@ async fn what_waits_is_not_polled_until_something_happens() {
 
     sleep(secs(3599)).await;
     assert_eq!((call_polls.load(SeqCst), caller_polls.load(SeqCst)), (1, 1));
-    // A longer closing need not wake anyone; it must not wake them more than once.
+    // A longer closing may wake them, but not more than once.
     handle.cool_for(secs(3600));
     sleep(secs(3599)).await;
     assert!(call_polls.load(SeqCst) <= 3, "{call_polls:?}");

@@ -1,5 +1,5 @@
 use super::{
-    booking::{Booking, Leave, Look, Place},
+    booking::{Booking, Leave, Look, Place, Settled},
     gate::Gate,
 };
 use crate::{
@@ -74,7 +74,7 @@ impl Attempt {
 
     fn booked(&mut self, booking: Booking, now: Instant) -> Result<(), Rejected> {
         match booking {
-            Booking::Leave(leave) => self.leave(leave),
+            Booking::Settled(settled) => self.settle(settled, now),
             Booking::Wait { place, booked } => {
                 tracing::debug!(
                     upstream = %self.gate.name,
@@ -85,32 +85,34 @@ impl Attempt {
                 self.stage = Stage::Waiting { place };
                 self.place = Some(place);
                 self.waits_for(booked.reason);
+                Ok(())
             }
-            Booking::Refused(rejected) => return Err(self.reject(rejected, now)),
         }
-        Ok(())
     }
 
-    fn leave(&mut self, leave: Leave) {
-        self.stage = Stage::Left(leave);
-        self.waits_for(leave.reason);
+    fn settle(&mut self, settled: Settled, now: Instant) -> Result<(), Rejected> {
+        match settled {
+            Ok(leave) => {
+                self.stage = Stage::Left(leave);
+                self.waits_for(leave.reason);
+            }
+            Err(rejected) => {
+                tracing::debug!(
+                    upstream = %self.gate.name,
+                    retry_after_ms = rejected.retry_after.as_millis(),
+                    "call rejected: it would wait for too long"
+                );
+                self.stage = Stage::Ended;
+                self.record(Arm::Treated, Outcome::Rejected, None, now, None);
+            }
+        }
+        settled.map(drop)
     }
 
     fn waits_for(&mut self, reason: WaitReason) {
         if reason != WaitReason::Normal {
             self.wait_reason = reason;
         }
-    }
-
-    fn reject(&mut self, rejected: Rejected, now: Instant) -> Rejected {
-        tracing::debug!(
-            upstream = %self.gate.name,
-            retry_after_ms = rejected.retry_after.as_millis(),
-            "call rejected: it would wait for too long"
-        );
-        self.stage = Stage::Ended;
-        self.record(Arm::Treated, Outcome::Rejected, None, now, None);
-        rejected
     }
 
     pub(super) fn statistics(&self) -> &Statistics {
@@ -174,8 +176,7 @@ impl Permit for Attempt {
             let now = Instant::now();
             // A timer that fired is no permission: the gate may have moved.
             match self.gate.with(|state, wakers| state.look(place, now, cx, wakers)) {
-                Look::Leave(leave) => self.leave(leave),
-                Look::Refused(rejected) => return Poll::Ready(Err(self.reject(rejected, now))),
+                Look::Settled(settled) => return Poll::Ready(self.settle(settled, now)),
                 Look::Wait { until } => ready!(poll_until(timer.as_mut(), until, cx)),
             }
         }
@@ -188,13 +189,13 @@ impl Permit for Attempt {
         let booking = gate.with(|state, wakers| {
             let prompt = now.saturating_duration_since(leave.at) < PROMPT;
             if prompt && state.closed_until(now).is_none() {
-                return Booking::Leave(leave);
+                return Booking::Settled(Ok(leave));
             }
             // The inner service took its time: by now the gate may be closed, or others have used the quota.
             let place = place.unwrap_or_else(|| state.place(arrived));
             state.ask_again(leave, (place, asked_again), gate.max_wait, now, wakers)
         });
-        self.asked_again |= booking != Booking::Leave(leave);
+        self.asked_again |= booking != Booking::Settled(Ok(leave));
         self.booked(booking, now)?;
         Ok(self.may_send())
     }

@@ -39,18 +39,19 @@ pub(super) struct Leave {
     pub(super) reason: WaitReason,
 }
 
+/// What becomes of a call at the gate: it leaves, or it would wait for too long.
+pub(super) type Settled = Result<Leave, Rejected>;
+
 /// The answer to a call that came.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Booking {
-    Leave(Leave),
+    Settled(Settled),
     Wait { place: Place, booked: Departure },
-    Refused(Rejected),
 }
 
 /// The answer to a call that looks again.
 pub(super) enum Look {
-    Leave(Leave),
-    Refused(Rejected),
+    Settled(Settled),
     Wait { until: Instant },
 }
 

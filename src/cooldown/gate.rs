@@ -31,6 +31,8 @@ pub(super) struct Gate {
     pub(super) statistics: Statistics,
     pub(super) max_wait: Option<Duration>,
     pub(super) stay_pending: bool,
+    #[cfg(test)]
+    locked: std::sync::atomic::AtomicUsize,
 }
 
 impl Gate {
@@ -42,24 +44,27 @@ impl Gate {
             statistics: Statistics::new(),
             max_wait: None,
             stay_pending: false,
+            #[cfg(test)]
+            locked: Default::default(),
         }
     }
 
     /// A gate of its own with the same policy and settings.
     pub(super) fn fork(&self) -> Self {
         Self {
-            state: Mutex::new(self.lock().fork()),
-            maybe_closed: AtomicBool::new(false),
             name: self.name.clone(),
             statistics: self.statistics.clone(),
             max_wait: self.max_wait,
             stay_pending: self.stay_pending,
+            ..Self::new(self.lock().fresh_policy())
         }
     }
 
     /// A panic under the lock can only come from a policy. Nothing is half done when one is called, so the state
     /// can be used after it.
     fn lock(&self) -> MutexGuard<'_, State> {
+        #[cfg(test)]
+        self.locked.fetch_add(1, Relaxed);
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -169,5 +174,27 @@ impl fmt::Debug for Gate {
                 .field("in_flight", &state.in_flight())
                 .finish_non_exhaustive()
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{cooldown::attempt::Attempt, deferred::Permit, policy::Ladder, signal::Verdict};
+    use std::sync::Arc;
+
+    #[test]
+    fn an_open_gate_is_locked_once_to_book_and_once_to_report() {
+        let gate = Arc::new(Gate::new(Box::new(Ladder::new())));
+        let locked = || gate.locked.load(Relaxed);
+        let now = Instant::now();
+        assert!(!gate.maybe_closed());
+        assert_eq!(locked(), 0, "poll_ready");
+        let mut attempt = Attempt::book(&gate, (now, crate::WaitReason::Normal), now).unwrap();
+        assert!(attempt.may_send());
+        assert_eq!(locked(), 1, "call");
+        attempt.answered(&Signal::new(Verdict::Accepted), now);
+        drop(attempt);
+        assert_eq!(locked(), 2, "the answer");
     }
 }

@@ -8,7 +8,7 @@
 //! has stopped polling costs those behind it no more than its own departure.
 
 use super::{
-    booking::{Booking, Closed, Leave, Look, Moved, Place, book_on},
+    booking::{Booking, Closed, Leave, Look, Moved, Place, Settled, book_on},
     ready::Handles,
 };
 use crate::{
@@ -53,11 +53,6 @@ struct Waiter {
     waker: Option<Waker>,
 }
 
-enum Settled {
-    Leave(Leave),
-    Refused(Rejected),
-}
-
 impl State {
     pub(super) fn new(policy: Box<dyn Policy>) -> Self {
         Self {
@@ -75,11 +70,11 @@ impl State {
         }
     }
 
-    /// A fresh state with the same policy, for a gate of its own.
-    pub(super) fn fork(&self) -> Self {
+    /// The policy as it was at the beginning, but for calls that left: for a gate of its own.
+    pub(super) fn fresh_policy(&self) -> Box<dyn Policy> {
         let mut policy = self.policy.boxed_clone();
         policy.reset();
-        Self::new(policy)
+        policy
     }
 
     // ===== calls =====
@@ -111,7 +106,7 @@ impl State {
     ) -> Booking {
         self.recall(leave);
         if urgent && self.closed_until(now).is_none() {
-            return Booking::Leave(self.depart(WaitReason::Normal, now));
+            return Booking::Settled(Ok(self.depart(WaitReason::Normal, now)));
         }
         self.book_at(place, max_wait, now, wakers)
     }
@@ -125,7 +120,7 @@ impl State {
     ) -> Booking {
         let open = self.closed_until(now).is_none();
         if open && self.queue.is_empty() && self.policy.departure(place.arrived).at <= now {
-            return Booking::Leave(self.depart(WaitReason::Normal, now));
+            return Booking::Settled(Ok(self.depart(WaitReason::Normal, now)));
         }
         let deadline = max_wait.map(|max_wait| later(place.arrived, max_wait));
         let too_late = |booked: Departure| deadline.is_some_and(|deadline| booked.at > deadline);
@@ -137,7 +132,7 @@ impl State {
         }
         if too_late(booked) {
             self.release(now, None, wakers);
-            return Booking::Refused(Rejected::new(booked.at.saturating_duration_since(now)));
+            return Booking::Settled(Err(Rejected::new(booked.at.saturating_duration_since(now))));
         }
         let last = self.book_last(place.arrived, now);
         if let Some(tail) = &mut self.tail {
@@ -146,8 +141,7 @@ impl State {
         self.queue.insert(place, Waiter { deadline, booked, timer: None, waker: None });
         self.release(now, Some(place), wakers);
         match self.settled.remove(&place) {
-            Some(Settled::Leave(leave)) => Booking::Leave(leave),
-            Some(Settled::Refused(rejected)) => Booking::Refused(rejected),
+            Some(settled) => Booking::Settled(settled),
             None => Booking::Wait { place, booked },
         }
     }
@@ -155,10 +149,8 @@ impl State {
     /// A waiting call looks again: may it leave now, and if not, when should it look next?
     pub(super) fn look(&mut self, place: Place, now: Instant, cx: &Context<'_>, wakers: &mut Wakers) -> Look {
         let head_at = self.release(now, Some(place), wakers);
-        match self.settled.remove(&place) {
-            Some(Settled::Leave(leave)) => return Look::Leave(leave),
-            Some(Settled::Refused(rejected)) => return Look::Refused(rejected),
-            None => {}
+        if let Some(settled) = self.settled.remove(&place) {
+            return Look::Settled(settled);
         }
         let head = self.queue.first_key_value().map(|(_, head)| (head.booked.at, head.timer));
         let (Some(mut waiter), Some(head_at), Some((head_booked, head_timer))) =
@@ -178,10 +170,6 @@ impl State {
             // bookings are old. Booked anew, it is refused if it has to be.
             wakers.discard(waiter.get_mut().waker.take());
             self.rebook(now, wakers);
-            if let Some(Settled::Refused(rejected)) = self.settled.remove(&place) {
-                self.release(now, None, wakers);
-                return Look::Refused(rejected);
-            }
             return self.look(place, now, cx, wakers);
         }
         let waiter = waiter.get_mut();
@@ -198,7 +186,7 @@ impl State {
             if self.abandoned > self.queue.len() {
                 self.rebook(now, wakers);
             }
-        } else if let Some(Settled::Leave(leave)) = self.settled.remove(&place) {
+        } else if let Some(Ok(leave)) = self.settled.remove(&place) {
             self.recall(leave);
         }
         self.release(now, None, wakers);
@@ -337,7 +325,7 @@ impl State {
             let reason = head.booked.reason;
             let leave = self.depart(reason, now);
             let waker = self.queue.remove(&place).and_then(|waiter| waiter.waker);
-            self.settled.insert(place, Settled::Leave(leave));
+            self.settled.insert(place, Ok(leave));
             if looking == Some(place) { wakers.discard(waker) } else { wakers.wake(waker) }
         }
         self.tail = None;
@@ -377,7 +365,7 @@ impl State {
             let booked = book_on(tail.as_ref(), place.arrived, closed, last, now);
             if waiter.deadline.is_some_and(|deadline| booked.at > deadline) {
                 let rejected = Rejected::new(booked.at.saturating_duration_since(now));
-                settled.insert(*place, Settled::Refused(rejected));
+                settled.insert(*place, Err(rejected));
                 wakers.wake(waiter.waker.take());
                 return false;
             }

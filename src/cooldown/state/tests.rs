@@ -137,7 +137,7 @@ impl World {
 
     fn booked(&mut self, place: Place, booking: Booking) {
         match booking {
-            Booking::Leave(leave) => self.departed(place, leave),
+            Booking::Settled(Ok(leave)) => self.departed(place, leave),
             Booking::Wait { place, .. } => {
                 let (flag, parked) = (Arc::<Flag>::default(), self.parking && self.random.below(10) == 0);
                 let never_polled = parked && self.random.below(2) == 0;
@@ -146,7 +146,7 @@ impl World {
                     self.look(place);
                 }
             }
-            Booking::Refused(rejected) => {
+            Booking::Settled(Err(rejected)) => {
                 let deadline = self.max_wait.map(|max_wait| place.arrived + max_wait).expect("a bound");
                 assert!(self.now + rejected.retry_after > deadline, "seed {}", self.seed);
             }
@@ -176,7 +176,7 @@ impl World {
         let waker = Waker::from(Arc::clone(&self.waiting[&place].flag));
         let cx = Context::from_waker(&waker);
         match self.with(|state, now, wakers| state.look(place, now, &cx, wakers)) {
-            Look::Leave(leave) => {
+            Look::Settled(Ok(leave)) => {
                 self.waiting.remove(&place);
                 if let Some(max_wait) = self.max_wait {
                     let waited = self.now - place.arrived;
@@ -184,7 +184,7 @@ impl World {
                 }
                 self.departed(place, leave);
             }
-            Look::Refused(_) => {
+            Look::Settled(Err(_)) => {
                 assert!(self.max_wait.is_some());
                 self.waiting.remove(&place);
             }
@@ -287,7 +287,7 @@ impl World {
         let known = |place: &Place| self.waiting.contains_key(place);
         assert!(self.state.queue.keys().all(known), "seed {}", self.seed);
         assert!(self.state.settled.keys().all(known), "seed {}", self.seed);
-        let unheard = self.state.settled.values().filter(|s| matches!(s, Settled::Leave(_))).count();
+        let unheard = self.state.settled.values().filter(|settled| settled.is_ok()).count();
         assert_eq!(self.state.in_flight, self.in_flight.len() + unheard, "seed {}", self.seed);
         assert_eq!(self.state.tail.is_some(), !self.state.queue.is_empty(), "seed {}", self.seed);
         let closed = self.state.closed_until(self.now);
