@@ -99,6 +99,7 @@
 #![forbid(unsafe_code)]
 
 pub mod cooldown;
+pub mod cost;
 mod deferred;
 mod error;
 pub mod fallback;
@@ -114,6 +115,7 @@ mod wakers;
 
 pub use self::{
     cooldown::{AdaptiveCooldown, AdaptiveCooldownLayer, Handle},
+    cost::Cost,
     error::InvalidSetting,
     fallback::{Fallback, FallbackLayer},
     micro_batch::{MicroBatch, MicroBatchLayer},

@@ -20,7 +20,7 @@ use tokio::time::{Instant, Sleep, advance, sleep, timeout};
 use tokio_test::task;
 use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt};
 use tower_cooldown::{
-    AdaptiveCooldownLayer, Handle, WaitReason,
+    AdaptiveCooldownLayer, Cost, Handle, WaitReason,
     policy::{Answer, Closing, Departure, Known, Ladder, Policy, Quota},
     record::{CallRecord, Statistics},
 };
@@ -173,19 +173,19 @@ struct OnePerSecond {
 }
 
 impl Policy for OnePerSecond {
-    fn departure(&self, arrived: Instant) -> Departure {
+    fn departure(&self, arrived: Instant, _: Cost) -> Departure {
         match self.last {
             Some(last) => Departure::new(last + secs(1), WaitReason::Preflight),
             None => Departure::now(arrived),
         }
     }
 
-    fn depart(&mut self, at: Instant) {
+    fn depart(&mut self, at: Instant, _: Cost) {
         assert!(!self.panics.swap(false, SeqCst), "told to panic");
         self.last = Some(at);
     }
 
-    fn answered(&mut self, _: &Answer) -> Option<Closing> {
+    fn answered(&mut self, _: &Answer<'_>) -> Option<Closing> {
         None
     }
 

@@ -3,9 +3,9 @@ use super::{
     gate::Gate,
 };
 use crate::{
-    WaitReason,
+    Cost, WaitReason,
     deferred::{Permit, poll_until},
-    record::{Arm, CallRecord, Outcome, Statistics},
+    record::{Arm, CallRecord, Outcome, Settle, Usage},
     signal::{Rejected, Signal, Verdict},
 };
 use http::StatusCode;
@@ -55,10 +55,11 @@ impl Attempt {
     pub(super) fn book(
         gate: &Arc<Gate>,
         (arrived, reason): (Instant, WaitReason),
+        cost: Cost,
         now: Instant,
     ) -> Result<Self, Rejected> {
         let mut attempt = Self::new(gate, arrived, Stage::Ended, reason);
-        let booking = gate.with(|state, wakers| state.book(arrived, gate.max_wait, now, wakers));
+        let booking = gate.with(|state, wakers| state.book((arrived, cost), gate.max_wait, now, wakers));
         attempt.booked(booking, now)?;
         Ok(attempt)
     }
@@ -115,8 +116,13 @@ impl Attempt {
         }
     }
 
-    pub(super) fn statistics(&self) -> &Statistics {
-        &self.gate.statistics
+    /// With which the caller can report what the call took from the quotas.
+    pub(super) fn usage(&self) -> Usage {
+        let usage = Usage::new(&self.gate.statistics);
+        match self.stage {
+            Stage::Sent(leave) => usage.settles(Booked { gate: Arc::clone(&self.gate), leave }),
+            _ => usage,
+        }
     }
 
     pub(super) const fn arm(&self) -> Arm {
@@ -130,6 +136,10 @@ impl Attempt {
         let sent = match mem::replace(&mut self.stage, Stage::Ended) {
             Stage::Sent(leave) if signal.verdict != Verdict::Rejected => {
                 self.gate.answered(signal, leave, now);
+                if let Some(used) = signal.used {
+                    self.gate.statistics.add_tokens(used.input_tokens.into(), used.output_tokens.into());
+                    self.gate.settle(leave, used);
+                }
                 Some(leave.at)
             }
             // A gate further in rejected it, or the inner service failed before it was ready.
@@ -177,7 +187,8 @@ impl Permit for Attempt {
             // A timer that fired is no permission: the gate may have moved.
             match self.gate.with(|state, wakers| state.look(place, now, cx, wakers)) {
                 Look::Settled(settled) => return Poll::Ready(self.settle(settled, now)),
-                Look::Wait { until } => ready!(poll_until(timer.as_mut(), until, cx)),
+                Look::Wait { until: Some(until) } => ready!(poll_until(timer.as_mut(), until, cx)),
+                Look::Wait { until: None } => return Poll::Pending,
             }
         }
     }
@@ -201,6 +212,19 @@ impl Permit for Attempt {
     }
 }
 
+/// A call that was sent, and what it was booked for.
+struct Booked {
+    gate: Arc<Gate>,
+    leave: Leave,
+}
+
+impl Settle for Booked {
+    fn settle(&self, input: u64, output: u64) {
+        let tokens = |tokens: u64| tokens.try_into().unwrap_or(u32::MAX);
+        self.gate.settle(self.leave, self.leave.cost.input(tokens(input)).output(tokens(output)));
+    }
+}
+
 impl Drop for Attempt {
     fn drop(&mut self) {
         let arm = self.arm();
@@ -219,7 +243,7 @@ impl Drop for Attempt {
                 None
             }
             Stage::Sent(leave) => {
-                self.gate.with(|state, _| state.abandoned_in_flight());
+                self.gate.with(|state, wakers| state.abandoned_in_flight(leave, now, wakers));
                 Some(leave.at)
             }
             Stage::Control { sent } => Some(sent),

@@ -1,8 +1,8 @@
 //! What a gate and its calls say to one another.
 
 use crate::{
-    WaitReason,
-    policy::{Closing, Departure, Policy},
+    Cost, WaitReason,
+    policy::{Closing, Departure, Mirrored},
     signal::Rejected,
 };
 use tokio::time::Instant;
@@ -36,6 +36,7 @@ pub(super) struct Place {
 pub(super) struct Leave {
     pub(super) epoch: u64,
     pub(super) at: Instant,
+    pub(super) cost: Cost,
     pub(super) reason: WaitReason,
 }
 
@@ -52,7 +53,10 @@ pub(super) enum Booking {
 /// The answer to a call that looks again.
 pub(super) enum Look {
     Settled(Settled),
-    Wait { until: Instant },
+    /// Without a time, the answer to another call is what it waits for.
+    Wait {
+        until: Option<Instant>,
+    },
 }
 
 /// What an answer did to the gate.
@@ -67,13 +71,13 @@ pub(super) enum Moved {
 
 /// When a call leaves that comes after the one which is booked `last`, with `tail` the policy after that one.
 pub(super) fn book_on(
-    tail: &dyn Policy,
-    arrived: Instant,
+    tail: &Mirrored,
+    (arrived, cost): (Instant, Cost),
     closed: Option<Closed>,
     last: Option<Departure>,
     now: Instant,
 ) -> Departure {
-    let mut booked = Closed::hold(closed, tail.departure(arrived));
+    let mut booked = Closed::hold(closed, tail.departure(arrived, cost));
     if let Some(last) = last.filter(|last| last.at > booked.at) {
         booked = last;
     }

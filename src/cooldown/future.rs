@@ -3,7 +3,7 @@
 use super::{Reject, attempt::Attempt, layer::Options};
 use crate::{
     deferred::Deferred,
-    record::{Arm, Usage},
+    record::Arm,
     signal::{Bypassed, Classify, Rejected},
 };
 use pin_project_lite::pin_project;
@@ -51,7 +51,7 @@ where
     C: Clone,
     R: Clone,
 {
-    fn new<A>(stage: Stage<S, Req, S::Future>, options: &Options<C, R, A>) -> Self {
+    fn new<A, W>(stage: Stage<S, Req, S::Future>, options: &Options<C, R, A, W>) -> Self {
         Self {
             classify: options.classify.clone(),
             reject: options.reject.clone(),
@@ -60,15 +60,15 @@ where
         }
     }
 
-    pub(super) fn call<A>(
+    pub(super) fn call<A, W>(
         attempt: Attempt,
         call: Deferred<S, Req, S::Future>,
-        options: &Options<C, R, A>,
+        options: &Options<C, R, A, W>,
     ) -> Self {
         Self::new(Stage::Call { attempt, call }, options)
     }
 
-    pub(super) fn rejected<A>(rejected: Rejected, options: &Options<C, R, A>) -> Self {
+    pub(super) fn rejected<A, W>(rejected: Rejected, options: &Options<C, R, A, W>) -> Self {
         Self::new(Stage::Rejected { rejected }, options)
     }
 }
@@ -95,7 +95,7 @@ where
         let signal = this.classify.classify(result.as_ref());
         if let Ok(response) = &mut result {
             if *this.track_usage {
-                this.classify.attach(response, Usage::new(attempt.statistics()));
+                this.classify.attach(response, attempt.usage());
             }
             if attempt.arm() == Arm::Control {
                 this.classify.attach(response, Bypassed);

@@ -5,6 +5,7 @@ use super::{
     state::State,
 };
 use crate::{
+    Cost,
     policy::{Answer, Closing, Policy},
     record::Statistics,
     signal::Signal,
@@ -114,7 +115,7 @@ impl Gate {
     }
 
     pub(super) fn answered(&self, signal: &Signal, leave: Leave, at: Instant) {
-        let mut answer = Answer::new(*signal, leave.at, at);
+        let mut answer = Answer::new(signal, leave.at, at).cost(leave.cost);
         let moved = self.with(|state, wakers| {
             let moved = state.answered(&mut answer, leave.epoch, wakers);
             if moved != Moved::No {
@@ -133,6 +134,12 @@ impl Gate {
             Moved::Extended => tracing::debug!(upstream = %self.name, "gate closed for longer"),
             Moved::No => {}
         }
+    }
+
+    /// What a call took from the quotas in truth.
+    pub(super) fn settle(&self, leave: Leave, used: Cost) {
+        let now = Instant::now();
+        self.with(|state, wakers| state.settle(leave, used, now, wakers));
     }
 
     pub(super) fn cool_for(&self, wait: Duration) {
@@ -167,7 +174,7 @@ impl fmt::Debug for Gate {
         let mut gate = f.debug_struct("Gate");
         gate.field("name", &self.name);
         self.inspect(|state, closed, now| {
-            gate.field("policy", &state.policy())
+            gate.field("policy", &state.policy().policy())
                 .field("closed_for", &closed.map(|closed| closed.until - now))
                 .field("epoch", &state.epoch())
                 .field("waiting", &state.waiting())
@@ -190,7 +197,7 @@ mod tests {
         let now = Instant::now();
         assert!(!gate.maybe_closed());
         assert_eq!(locked(), 0, "poll_ready");
-        let mut attempt = Attempt::book(&gate, (now, crate::WaitReason::Normal), now).unwrap();
+        let mut attempt = Attempt::book(&gate, (now, crate::WaitReason::Normal), Cost::one(), now).unwrap();
         assert!(attempt.may_send());
         assert_eq!(locked(), 1, "call");
         attempt.answered(&Signal::new(Verdict::Accepted), now);

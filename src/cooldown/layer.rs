@@ -1,5 +1,6 @@
 use super::{AdaptiveCooldown, Handle, IntoError, NeverReject, gate::Gate};
 use crate::{
+    cost::OneRequest,
     policy::{Ladder, Policy},
     record::Statistics,
     rollout::Everyone,
@@ -17,20 +18,22 @@ use tower_layer::Layer;
 /// this layer a gate of its own, and leaves the one that is in use as it is.
 ///
 /// `C` reads the responses ([`Classify`](crate::signal::Classify)), `R` answers for calls that are not sent
-/// ([`Reject`](super::Reject)), `A` says which calls the layer works on ([`Admit`](crate::rollout::Admit)).
+/// ([`Reject`](super::Reject)), `A` says which calls the layer works on ([`Admit`](crate::rollout::Admit)), `W`
+/// what they cost ([`CostOf`](crate::cost::CostOf)).
 #[must_use]
 #[derive(Clone)]
-pub struct AdaptiveCooldownLayer<C = HttpClassifier, R = NeverReject, A = Everyone> {
+pub struct AdaptiveCooldownLayer<C = HttpClassifier, R = NeverReject, A = Everyone, W = OneRequest> {
     gate: Arc<Gate>,
-    options: Options<C, R, A>,
+    options: Options<C, R, A, W>,
 }
 
 /// What the layer hands to its services besides the gate.
 #[derive(Clone)]
-pub(super) struct Options<C, R, A> {
+pub(super) struct Options<C, R, A, W> {
     pub(super) classify: C,
     pub(super) reject: R,
     pub(super) admit: A,
+    pub(super) cost: W,
     pub(super) track_usage: bool,
 }
 
@@ -48,6 +51,7 @@ impl AdaptiveCooldownLayer {
                 classify: HttpClassifier::new(),
                 reject: NeverReject::new(),
                 admit: Everyone,
+                cost: OneRequest,
                 track_usage: false,
             },
         }
@@ -60,7 +64,7 @@ impl Default for AdaptiveCooldownLayer {
     }
 }
 
-impl<C, A> AdaptiveCooldownLayer<C, NeverReject, A> {
+impl<C, A, W> AdaptiveCooldownLayer<C, NeverReject, A, W> {
     /// The longest that a call may wait for its departure, from the time it came. Default: no bound. (The time
     /// that the inner service then takes to get ready is its own.)
     ///
@@ -79,17 +83,20 @@ impl<C, A> AdaptiveCooldownLayer<C, NeverReject, A> {
     /// [decline](crate::retry::RetryPolicy::decline_if_closed_for) for the same time.
     ///
     /// [`Rejected`]: crate::Rejected
-    pub fn max_wait(mut self, max_wait: Duration) -> AdaptiveCooldownLayer<C, IntoError, A> {
+    pub fn max_wait(mut self, max_wait: Duration) -> AdaptiveCooldownLayer<C, IntoError, A, W> {
         self.gate_mut().max_wait = Some(max_wait);
         self.replace_reject(IntoError)
     }
 }
 
-impl<C, R, A> AdaptiveCooldownLayer<C, R, A> {
+impl<C, R, A, W> AdaptiveCooldownLayer<C, R, A, W> {
     /// How responses are read. Default: [`HttpClassifier`]. For rules of your own see [`crate::signal`].
-    pub fn classify<C2>(self, classify: C2) -> AdaptiveCooldownLayer<C2, R, A> {
-        let Options { reject, admit, track_usage, .. } = self.options;
-        AdaptiveCooldownLayer { gate: self.gate, options: Options { classify, reject, admit, track_usage } }
+    pub fn classify<C2>(self, classify: C2) -> AdaptiveCooldownLayer<C2, R, A, W> {
+        let Options { reject, admit, cost, track_usage, .. } = self.options;
+        AdaptiveCooldownLayer {
+            gate: self.gate,
+            options: Options { classify, reject, admit, cost, track_usage },
+        }
     }
 
     /// What answers a call that is rejected because of [`max_wait`](AdaptiveCooldownLayer::max_wait), which
@@ -104,13 +111,16 @@ impl<C, R, A> AdaptiveCooldownLayer<C, R, A> {
     ///     AdaptiveCooldownLayer::new().max_wait(Duration::from_secs(30)).reject_with(TooManyRequests);
     /// # let _ = layer;
     /// ```
-    pub fn reject_with<R2>(self, reject: R2) -> AdaptiveCooldownLayer<C, R2, A> {
+    pub fn reject_with<R2>(self, reject: R2) -> AdaptiveCooldownLayer<C, R2, A, W> {
         self.replace_reject(reject)
     }
 
-    fn replace_reject<R2>(self, reject: R2) -> AdaptiveCooldownLayer<C, R2, A> {
-        let Options { classify, admit, track_usage, .. } = self.options;
-        AdaptiveCooldownLayer { gate: self.gate, options: Options { classify, reject, admit, track_usage } }
+    fn replace_reject<R2>(self, reject: R2) -> AdaptiveCooldownLayer<C, R2, A, W> {
+        let Options { classify, admit, cost, track_usage, .. } = self.options;
+        AdaptiveCooldownLayer {
+            gate: self.gate,
+            options: Options { classify, reject, admit, cost, track_usage },
+        }
     }
 
     /// Lets `poll_ready` be `Pending` whenever the gate is closed, also for longer than `max_wait`.
@@ -128,10 +138,35 @@ impl<C, R, A> AdaptiveCooldownLayer<C, R, A> {
     ///
     /// Calls outside go straight to the inner service, whatever the gate's state. They are recorded in the
     /// control arm, and their answers do not move the gate.
-    pub fn rollout<A2>(self, rollout: A2) -> AdaptiveCooldownLayer<C, R, A2> {
-        let Options { classify, reject, track_usage, .. } = self.options;
-        let options = Options { classify, reject, admit: rollout, track_usage };
+    pub fn rollout<A2>(self, rollout: A2) -> AdaptiveCooldownLayer<C, R, A2, W> {
+        let Options { classify, reject, cost, track_usage, .. } = self.options;
+        let options = Options { classify, reject, admit: rollout, cost, track_usage };
         AdaptiveCooldownLayer { gate: self.gate, options }
+    }
+
+    /// What each call takes from the quotas: a closure `Fn(&Request) -> Cost`. Default: one request and no tokens.
+    ///
+    /// It is an estimate, and counts from when the call is booked. Where the upstream limits tokens as well, by a
+    /// [declared](crate::policy::Known::tokens) quota or by the counters that it tells, a call leaves at the later
+    /// of the two times. What the call cost in truth comes with the response
+    /// ([`Signal::used`](crate::signal::Signal::used)) or from the caller ([`track_usage`](Self::track_usage)), and
+    /// the difference is settled then.
+    ///
+    /// ```
+    /// use http::Request;
+    /// use tower_cooldown::{AdaptiveCooldownLayer, Cost};
+    ///
+    /// // About four characters make a token, and the answer is limited to 500.
+    /// let layer = AdaptiveCooldownLayer::new()
+    ///     .cost(|request: &Request<String>| Cost::one().input(request.body().len() as u32 / 4).output(500));
+    /// # let _ = layer;
+    /// ```
+    pub fn cost<W2>(self, cost: W2) -> AdaptiveCooldownLayer<C, R, A, W2> {
+        let Options { classify, reject, admit, track_usage, .. } = self.options;
+        AdaptiveCooldownLayer {
+            gate: self.gate,
+            options: Options { classify, reject, admit, cost, track_usage },
+        }
     }
 
     /// Puts a [`Usage`](crate::record::Usage) into the extensions of every response, with which the caller can
@@ -168,13 +203,14 @@ impl<C, R, A> AdaptiveCooldownLayer<C, R, A> {
     }
 }
 
-impl<S, C, R, A> Layer<S> for AdaptiveCooldownLayer<C, R, A>
+impl<S, C, R, A, W> Layer<S> for AdaptiveCooldownLayer<C, R, A, W>
 where
     C: Clone,
     R: Clone,
     A: Clone,
+    W: Clone,
 {
-    type Service = AdaptiveCooldown<S, C, R, A>;
+    type Service = AdaptiveCooldown<S, C, R, A, W>;
 
     fn layer(&self, inner: S) -> Self::Service {
         self.gate.statistics.claim_attempts();
@@ -182,7 +218,7 @@ where
     }
 }
 
-impl<C, R, A: fmt::Debug> fmt::Debug for AdaptiveCooldownLayer<C, R, A> {
+impl<C, R, A: fmt::Debug, W> fmt::Debug for AdaptiveCooldownLayer<C, R, A, W> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AdaptiveCooldownLayer")
             .field("gate", &self.gate)
@@ -192,12 +228,13 @@ impl<C, R, A: fmt::Debug> fmt::Debug for AdaptiveCooldownLayer<C, R, A> {
 }
 
 /// Closures have no `Debug`; their type's name says where they were written.
-impl<C, R, A: fmt::Debug> fmt::Debug for Options<C, R, A> {
+impl<C, R, A: fmt::Debug, W> fmt::Debug for Options<C, R, A, W> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Options")
             .field("classify", &type_name::<C>())
             .field("reject", &type_name::<R>())
             .field("admit", &self.admit)
+            .field("cost", &type_name::<W>())
             .field("track_usage", &self.track_usage)
             .finish()
     }

@@ -6,6 +6,7 @@ use super::{
     ready::{Sight, Watch},
 };
 use crate::{
+    cost::{CostOf, OneRequest},
     deferred::Inner,
     rollout::{Admit, Everyone},
     signal::{Classify, HttpClassifier},
@@ -20,15 +21,15 @@ use tower::Service;
 
 /// The service that [`AdaptiveCooldownLayer`](super::AdaptiveCooldownLayer) makes. See the
 /// [module docs](super).
-pub struct AdaptiveCooldown<S, C = HttpClassifier, R = NeverReject, A = Everyone> {
+pub struct AdaptiveCooldown<S, C = HttpClassifier, R = NeverReject, A = Everyone, W = OneRequest> {
     inner: Inner<S>,
     gate: Arc<Gate>,
-    options: Options<C, R, A>,
+    options: Options<C, R, A, W>,
     watch: Watch,
 }
 
-impl<S, C, R, A> AdaptiveCooldown<S, C, R, A> {
-    pub(super) fn new(inner: S, gate: Arc<Gate>, options: Options<C, R, A>) -> Self {
+impl<S, C, R, A, W> AdaptiveCooldown<S, C, R, A, W> {
+    pub(super) fn new(inner: S, gate: Arc<Gate>, options: Options<C, R, A, W>) -> Self {
         Self { inner: Inner::new(inner), gate, options, watch: Watch::default() }
     }
 
@@ -48,12 +49,13 @@ impl<S, C, R, A> AdaptiveCooldown<S, C, R, A> {
     }
 }
 
-impl<S, Req, C, R, A> Service<Req> for AdaptiveCooldown<S, C, R, A>
+impl<S, Req, C, R, A, W> Service<Req> for AdaptiveCooldown<S, C, R, A, W>
 where
     S: Service<Req> + Clone,
     C: Classify<S::Response, S::Error> + Clone,
     R: Reject<S::Response, S::Error> + Clone,
     A: Admit<Req>,
+    W: CostOf<Req>,
 {
     type Response = S::Response;
     type Error = S::Error;
@@ -84,7 +86,7 @@ where
         let now = Instant::now();
         let arrival = self.watch.take_arrival(now);
         let attempt = if self.options.admit.admits_request(&request) {
-            Attempt::book(&self.gate, arrival, now)
+            Attempt::book(&self.gate, arrival, self.options.cost.cost_of(&request), now)
         } else {
             Ok(Attempt::control(&self.gate, now))
         };
@@ -101,14 +103,14 @@ where
     }
 }
 
-impl<S: Clone, C: Clone, R: Clone, A: Clone> Clone for AdaptiveCooldown<S, C, R, A> {
+impl<S: Clone, C: Clone, R: Clone, A: Clone, W: Clone> Clone for AdaptiveCooldown<S, C, R, A, W> {
     /// The clone shares the gate. It has no readiness of its own yet.
     fn clone(&self) -> Self {
         Self::new(self.inner.service.clone(), Arc::clone(&self.gate), self.options.clone())
     }
 }
 
-impl<S: fmt::Debug, C, R, A: fmt::Debug> fmt::Debug for AdaptiveCooldown<S, C, R, A> {
+impl<S: fmt::Debug, C, R, A: fmt::Debug, W> fmt::Debug for AdaptiveCooldown<S, C, R, A, W> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AdaptiveCooldown")
             .field("inner", &self.inner.service)

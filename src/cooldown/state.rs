@@ -12,8 +12,8 @@ use super::{
     ready::Handles,
 };
 use crate::{
-    WaitReason,
-    policy::{Answer, Closing, Departure, Policy, later},
+    Cost, WaitReason,
+    policy::{Answer, Closing, Departure, Mirrored, Policy, later},
     signal::Rejected,
     wakers::Wakers,
 };
@@ -28,9 +28,9 @@ use std::{
 use tokio::time::Instant;
 
 pub(super) struct State {
-    policy: Box<dyn Policy>,
+    policy: Mirrored,
     /// The policy after everyone in the queue has left. Exists while the queue does.
-    tail: Option<Box<dyn Policy>>,
+    tail: Option<Mirrored>,
     epoch: u64,
     closed: Option<Closed>,
     next_ticket: u64,
@@ -45,6 +45,7 @@ pub(super) struct State {
 }
 
 struct Waiter {
+    cost: Cost,
     /// The latest time at which it is willing to leave.
     deadline: Option<Instant>,
     booked: Departure,
@@ -53,10 +54,12 @@ struct Waiter {
     waker: Option<Waker>,
 }
 
+const NOT_SETTLED: &str = "a call that is not settled stands in the queue until it is cancelled";
+
 impl State {
     pub(super) fn new(policy: Box<dyn Policy>) -> Self {
         Self {
-            policy,
+            policy: Mirrored::new(policy),
             tail: None,
             epoch: 0,
             closed: None,
@@ -72,7 +75,7 @@ impl State {
 
     /// The policy as it was at the beginning, but for calls that left: for a gate of its own.
     pub(super) fn fresh_policy(&self) -> Box<dyn Policy> {
-        let mut policy = self.policy.boxed_clone();
+        let mut policy = self.policy.policy().boxed_clone();
         policy.reset();
         policy
     }
@@ -82,13 +85,13 @@ impl State {
     /// A call that came at `arrived` asks to leave.
     pub(super) fn book(
         &mut self,
-        arrived: Instant,
+        (arrived, cost): (Instant, Cost),
         max_wait: Option<Duration>,
         now: Instant,
         wakers: &mut Wakers,
     ) -> Booking {
         let place = self.place(arrived);
-        self.book_at(place, max_wait, now, wakers)
+        self.book_at((place, cost), max_wait, now, wakers)
     }
 
     /// A call that left could not be sent at once, because the inner service was not ready. It asks again, with
@@ -106,39 +109,39 @@ impl State {
     ) -> Booking {
         self.recall(leave);
         if urgent && self.closed_until(now).is_none() {
-            return Booking::Settled(Ok(self.depart(WaitReason::Normal, now)));
+            return Booking::Settled(Ok(self.depart(leave.cost, WaitReason::Normal, now)));
         }
-        self.book_at(place, max_wait, now, wakers)
+        self.book_at((place, leave.cost), max_wait, now, wakers)
     }
 
     fn book_at(
         &mut self,
-        place: Place,
+        (place, cost): (Place, Cost),
         max_wait: Option<Duration>,
         now: Instant,
         wakers: &mut Wakers,
     ) -> Booking {
-        let open = self.closed_until(now).is_none();
-        if open && self.queue.is_empty() && self.policy.departure(place.arrived).at <= now {
-            return Booking::Settled(Ok(self.depart(WaitReason::Normal, now)));
+        let open = self.closed_until(now).is_none() && !self.is_full();
+        if open && self.queue.is_empty() && self.policy.departure(place.arrived, cost).at <= now {
+            return Booking::Settled(Ok(self.depart(cost, WaitReason::Normal, now)));
         }
         let deadline = max_wait.map(|max_wait| later(place.arrived, max_wait));
         let too_late = |booked: Departure| deadline.is_some_and(|deadline| booked.at > deadline);
-        let mut booked = self.estimate(place, now);
+        let mut booked = self.estimate(place, cost, now);
         if self.abandoned > 0 && too_late(booked) {
             // Before it is refused: the times of calls that went away are free.
             self.rebook(now, wakers);
-            booked = self.estimate(place, now);
+            booked = self.estimate(place, cost, now);
         }
         if too_late(booked) {
             self.release(now, None, wakers);
             return Booking::Settled(Err(Rejected::new(booked.at.saturating_duration_since(now))));
         }
-        let last = self.book_last(place.arrived, now);
+        let last = self.book_last((place.arrived, cost), now);
         if let Some(tail) = &mut self.tail {
-            tail.depart(last.at);
+            tail.depart(last.at, cost);
         }
-        self.queue.insert(place, Waiter { deadline, booked, timer: None, waker: None });
+        self.queue.insert(place, Waiter { cost, deadline, booked, timer: None, waker: None });
         self.release(now, Some(place), wakers);
         match self.settled.remove(&place) {
             Some(settled) => Booking::Settled(settled),
@@ -152,11 +155,14 @@ impl State {
         if let Some(settled) = self.settled.remove(&place) {
             return Look::Settled(settled);
         }
+        if self.is_full() {
+            return self.wait_for_an_answer(place, now, cx, wakers);
+        }
         let head = self.queue.first_key_value().map(|(_, head)| (head.booked.at, head.timer));
         let (Some(mut waiter), Some(head_at), Some((head_booked, head_timer))) =
             (occupied(&mut self.queue, place), head_at, head)
         else {
-            unreachable!("a call that is not settled stands in the queue until it is cancelled");
+            unreachable!("{NOT_SETTLED}");
         };
         let until = if head_timer.is_some_and(|timer| timer >= now) {
             // As far behind the head as it was booked behind it: right also where the head has moved since.
@@ -175,17 +181,35 @@ impl State {
         let waiter = waiter.get_mut();
         waiter.timer = Some(until);
         wakers.replace(&mut waiter.waker, cx.waker());
-        Look::Wait { until }
+        Look::Wait { until: Some(until) }
+    }
+
+    /// For a waiting call, while as many are in flight as may be.
+    fn wait_for_an_answer(
+        &mut self,
+        place: Place,
+        now: Instant,
+        cx: &Context<'_>,
+        wakers: &mut Wakers,
+    ) -> Look {
+        let Some(mut waiter) = occupied(&mut self.queue, place) else { unreachable!("{NOT_SETTLED}") };
+        let deadline = waiter.get().deadline;
+        if deadline.is_some_and(|deadline| deadline <= now) {
+            wakers.discard(waiter.remove().waker);
+            self.vacated(now, wakers);
+            return Look::Settled(Err(Rejected::new(now.saturating_duration_since(place.arrived))));
+        }
+        let waiter = waiter.get_mut();
+        waiter.timer = Some(deadline.unwrap_or(later(now, Duration::MAX)));
+        wakers.replace(&mut waiter.waker, cx.waker());
+        Look::Wait { until: deadline }
     }
 
     /// A waiting call went away. Its time goes to those behind it.
     pub(super) fn cancel(&mut self, place: Place, now: Instant, wakers: &mut Wakers) {
         if let Some(waiter) = self.queue.remove(&place) {
             wakers.discard(waiter.waker);
-            self.abandoned += 1;
-            if self.abandoned > self.queue.len() {
-                self.rebook(now, wakers);
-            }
+            self.vacated(now, wakers);
         } else if let Some(Ok(leave)) = self.settled.remove(&place) {
             self.recall(leave);
         }
@@ -206,13 +230,13 @@ impl State {
 
     fn recall(&mut self, leave: Leave) {
         self.in_flight -= 1;
-        self.policy.recall(leave.at);
+        self.policy.recall(leave.at, leave.cost);
         // The queue was booked behind it.
         self.abandoned += usize::from(!self.queue.is_empty());
     }
 
     /// The answer to a call came in.
-    pub(super) fn answered(&mut self, answer: &mut Answer, epoch: u64, wakers: &mut Wakers) -> Moved {
+    pub(super) fn answered(&mut self, answer: &mut Answer<'_>, epoch: u64, wakers: &mut Wakers) -> Moved {
         self.in_flight -= 1;
         answer.current = epoch == self.epoch;
         let moved = match self.policy.answered(answer) {
@@ -224,8 +248,19 @@ impl State {
     }
 
     /// A call in flight went away without an answer.
-    pub(super) fn abandoned_in_flight(&mut self) {
+    pub(super) fn abandoned_in_flight(&mut self, leave: Leave, now: Instant, wakers: &mut Wakers) {
         self.in_flight -= 1;
+        self.policy.abandoned(leave.at);
+        self.release(now, None, wakers);
+    }
+
+    /// What a call took from the quotas in truth, after its answer.
+    pub(super) fn settle(&mut self, leave: Leave, used: Cost, now: Instant, wakers: &mut Wakers) {
+        if used != leave.cost {
+            self.policy.settle(leave.at, leave.cost, used);
+            self.rebook(now, wakers);
+            self.release(now, None, wakers);
+        }
     }
 
     // ===== the gate =====
@@ -293,27 +328,37 @@ impl State {
         self.in_flight
     }
 
-    pub(super) fn policy(&self) -> &dyn Policy {
-        self.policy.as_ref()
+    pub(super) fn policy(&self) -> &Mirrored {
+        &self.policy
     }
 
     // ===== inside =====
 
-    fn depart(&mut self, reason: WaitReason, now: Instant) -> Leave {
+    /// As many calls are in flight as the policy allows. The next one leaves when one of them has ended.
+    fn is_full(&self) -> bool {
+        self.policy.max_in_flight().is_some_and(|max| self.in_flight >= max.max(1))
+    }
+
+    fn depart(&mut self, cost: Cost, reason: WaitReason, now: Instant) -> Leave {
         // Callers read the clock before they have the lock, so one of them may be a little behind.
         let at = self.last_departure.map_or(now, |last| last.max(now));
-        self.policy.depart(at);
+        self.policy.depart(at, cost);
         self.last_departure = Some(at);
         self.in_flight += 1;
-        Leave { epoch: self.epoch, at, reason }
+        Leave { epoch: self.epoch, at, cost, reason }
     }
 
     /// Releases everyone who is due. Returns when the one who is then at the head may leave; its timer is set
-    /// to that, or else it is woken to set it. `looking` is the caller's own place, which needs no waking.
+    /// to that, or else it is woken to set it. (Where too many are in flight, that is in the far future, and it
+    /// needs no timer.) `looking` is the caller's own place, which needs no waking.
     fn release(&mut self, now: Instant, looking: Option<Place>, wakers: &mut Wakers) -> Option<Instant> {
         let closed = self.closed_until(now);
-        while let Some((&place, head)) = self.queue.iter_mut().next() {
-            let next = Closed::hold(closed, self.policy.departure(place.arrived));
+        while !self.queue.is_empty() {
+            if self.is_full() {
+                return Some(later(now, Duration::MAX));
+            }
+            let Some((&place, head)) = self.queue.iter_mut().next() else { break };
+            let next = Closed::hold(closed, self.policy.departure(place.arrived, head.cost));
             if next.at > now {
                 let late = head.timer.is_some_and(|timer| timer > next.at);
                 if late && looking != Some(place) {
@@ -322,8 +367,8 @@ impl State {
                 }
                 return Some(next.at);
             }
-            let reason = head.booked.reason;
-            let leave = self.depart(reason, now);
+            let (cost, reason) = (head.cost, head.booked.reason);
+            let leave = self.depart(cost, reason, now);
             let waker = self.queue.remove(&place).and_then(|waiter| waiter.waker);
             self.settled.insert(place, Ok(leave));
             if looking == Some(place) { wakers.discard(waker) } else { wakers.wake(waker) }
@@ -335,19 +380,27 @@ impl State {
 
     /// When a call in this place would leave. One that came before others that are booked, because it waited in
     /// `poll_ready`, takes the time of the next one, and they move back.
-    fn estimate(&mut self, place: Place, now: Instant) -> Departure {
+    fn estimate(&mut self, place: Place, cost: Cost, now: Instant) -> Departure {
         match self.queue.range(place..).next() {
             Some((_, next)) => next.booked,
-            None => self.book_last(place.arrived, now),
+            None => self.book_last((place.arrived, cost), now),
         }
     }
 
     /// When a call that comes after all others would leave.
-    fn book_last(&mut self, arrived: Instant, now: Instant) -> Departure {
+    fn book_last(&mut self, call: (Instant, Cost), now: Instant) -> Departure {
         let closed = self.closed_until(now);
-        let tail = self.tail.get_or_insert_with(|| self.policy.boxed_clone());
+        let tail = self.tail.get_or_insert_with(|| self.policy.clone());
         let last = self.queue.last_key_value().map(|(_, waiter)| waiter.booked);
-        book_on(tail.as_ref(), arrived, closed, last, now)
+        book_on(tail, call, closed, last, now)
+    }
+
+    /// Somebody left the queue for good.
+    fn vacated(&mut self, now: Instant, wakers: &mut Wakers) {
+        self.abandoned += 1;
+        if self.abandoned > self.queue.len() {
+            self.rebook(now, wakers);
+        }
     }
 
     /// Books the whole queue anew. Calls that would have to wait for too long now are refused.
@@ -358,18 +411,18 @@ impl State {
             self.tail = None;
             return;
         }
-        let mut tail = self.policy.boxed_clone();
+        let mut tail = self.policy.clone();
         let mut last = None;
         let settled = &mut self.settled;
         self.queue.retain(|place, waiter| {
-            let booked = book_on(tail.as_ref(), place.arrived, closed, last, now);
+            let booked = book_on(&tail, (place.arrived, waiter.cost), closed, last, now);
             if waiter.deadline.is_some_and(|deadline| booked.at > deadline) {
                 let rejected = Rejected::new(booked.at.saturating_duration_since(now));
                 settled.insert(*place, Err(rejected));
                 wakers.wake(waiter.waker.take());
                 return false;
             }
-            tail.depart(booked.at);
+            tail.depart(booked.at, waiter.cost);
             waiter.booked = booked;
             last = Some(booked);
             true

@@ -2,6 +2,9 @@ use super::{Answer, Closing};
 use crate::signal::Verdict;
 use std::time::Duration;
 
+/// How long the gate closes where a quota is exhausted and nobody said until when.
+pub(super) const EXHAUSTED: Duration = Duration::from_secs(60);
+
 /// The steps after refusals in a row: the server's own advice where there is one, else a wait that grows with
 /// each refusal. A success starts over.
 #[derive(Clone, Debug)]
@@ -23,7 +26,7 @@ impl Escalation {
         Self { steps, refusals: 0 }
     }
 
-    pub(super) fn answered(&mut self, answer: &Answer) -> Option<Closing> {
+    pub(super) fn answered(&mut self, answer: &Answer<'_>) -> Option<Closing> {
         let verdict = answer.signal.verdict;
         let told = answer.signal.hints.retry_after.map(Closing::told);
         if !answer.current {
@@ -34,7 +37,9 @@ impl Escalation {
                 self.refusals = 0;
                 return None;
             }
-            Verdict::Throttled | Verdict::Exhausted => self.refusals += 1,
+            // Waiting does not cure it, so there is no hurry to ask again, and no step to climb.
+            Verdict::Exhausted => return Some(told.unwrap_or(Closing::adaptive(EXHAUSTED))),
+            Verdict::Throttled => self.refusals += 1,
             // The upstream is busy, which is not a quota: it closes the gate but climbs no step.
             Verdict::Overloaded => {}
             Verdict::Failed | Verdict::Refused | Verdict::Rejected => return None,

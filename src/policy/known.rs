@@ -1,6 +1,6 @@
-use super::{Answer, Closing, Departure, Policy, Quota, escalation::Escalation, later};
-use crate::WaitReason;
-use std::{collections::VecDeque, time::Duration};
+use super::{Answer, Closing, Departure, Policy, Quota, bucket::Bucket, escalation::Escalation, log::Log};
+use crate::{Cost, WaitReason};
+use std::time::Duration;
 use tokio::time::Instant;
 
 /// Keeps to a declared [`Quota`].
@@ -27,27 +27,48 @@ use tokio::time::Instant;
 /// ```
 #[derive(Clone, Debug)]
 pub struct Known {
-    shape: Shape,
+    requests: Counter,
+    tokens: Option<Counter>,
     escalation: Escalation,
 }
 
 #[derive(Clone, Debug)]
-enum Shape {
+enum Counter {
     Window(Log),
     Bucket(Bucket),
 }
 
 impl Known {
-    /// A policy for this quota, none of which is used yet.
+    /// A policy for this quota of requests, none of which is used yet.
     pub fn new(quota: Quota) -> Self {
-        let shape = match quota.burst {
-            Some(burst) => Shape::Bucket(Bucket::new(quota.limit, quota.window, burst)),
-            None => {
-                let margin = quota.margin.unwrap_or(quota.window / 100);
-                Shape::Window(Log::new(quota.limit as usize, quota.window.saturating_add(margin)))
-            }
-        };
-        Self { shape, escalation: Escalation::default() }
+        Self { requests: Counter::new(quota), tokens: None, escalation: Escalation::default() }
+    }
+
+    /// A quota of tokens beside that of requests. A call leaves when both have room for its
+    /// [cost](crate::AdaptiveCooldownLayer::cost); one that costs more tokens than the whole quota leaves when
+    /// nothing of it is in use.
+    ///
+    /// ```
+    /// use http::Request;
+    /// use std::time::Duration;
+    /// use tower_cooldown::{
+    ///     AdaptiveCooldownLayer, Cost, InvalidSetting,
+    ///     policy::{Known, Quota},
+    /// };
+    ///
+    /// # fn main() -> Result<(), InvalidSetting> {
+    /// let minute = Duration::from_secs(60);
+    /// let quota = Known::new(Quota::new(500, minute)?).tokens(Quota::new(30_000, minute)?);
+    /// let layer = AdaptiveCooldownLayer::with_policy(quota)
+    ///     .cost(|request: &Request<String>| Cost::one().input(request.body().len() as u32 / 4));
+    /// # let _ = layer;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn tokens(mut self, quota: Quota) -> Self {
+        self.tokens = Some(Counter::new(quota));
+        self
     }
 
     /// How long the gate closes after 0, 1, 2, and 3 or more 429s in a row, where the server does not say. 0
@@ -60,32 +81,37 @@ impl Known {
 }
 
 impl Policy for Known {
-    fn departure(&self, arrived: Instant) -> Departure {
-        let free = match &self.shape {
-            Shape::Window(log) => log.free_at(),
-            Shape::Bucket(bucket) => bucket.free_at(),
-        };
-        match free {
+    fn departure(&self, arrived: Instant, cost: Cost) -> Departure {
+        let requests = self.requests.free_at(cost.requests.into());
+        let tokens = self.tokens.as_ref().and_then(|tokens| tokens.free_at(cost.tokens()));
+        match requests.max(tokens) {
             Some(free) if free > arrived => Departure::new(free, WaitReason::Preflight),
             _ => Departure::now(arrived),
         }
     }
 
-    fn depart(&mut self, at: Instant) {
-        match &mut self.shape {
-            Shape::Window(log) => log.depart(at),
-            Shape::Bucket(bucket) => bucket.depart(at),
+    fn depart(&mut self, at: Instant, cost: Cost) {
+        self.requests.depart(at, cost.requests.into());
+        if let Some(tokens) = &mut self.tokens {
+            tokens.depart(at, cost.tokens());
         }
     }
 
-    fn recall(&mut self, at: Instant) {
-        match &mut self.shape {
-            Shape::Window(log) => log.recall(at),
-            Shape::Bucket(bucket) => bucket.recall(at),
+    fn recall(&mut self, at: Instant, cost: Cost) {
+        self.requests.recall(at, cost.requests.into());
+        if let Some(tokens) = &mut self.tokens {
+            tokens.recall(at, cost.tokens());
         }
     }
 
-    fn answered(&mut self, answer: &Answer) -> Option<Closing> {
+    fn settle(&mut self, departed: Instant, booked: Cost, used: Cost) {
+        self.requests.settle(departed, booked.requests.into(), used.requests.into());
+        if let Some(tokens) = &mut self.tokens {
+            tokens.settle(departed, booked.tokens(), used.tokens());
+        }
+    }
+
+    fn answered(&mut self, answer: &Answer<'_>) -> Option<Closing> {
         self.escalation.answered(answer)
     }
 
@@ -94,93 +120,42 @@ impl Policy for Known {
     }
 }
 
-/// A sliding log of departures: a place becomes free one window after the call that took it.
-///
-/// Its memory is bounded: for large quotas one stamp stands for `share` calls in a row, with the time of the
-/// last of them, which errs on the safe side by at most one stamp.
-#[derive(Clone, Debug)]
-struct Log {
-    window: Duration,
-    share: usize,
-    stamps: VecDeque<Instant>,
-    max_stamps: usize,
-    /// Calls that the newest stamp stands for.
-    newest: usize,
-}
-
-impl Log {
-    const MAX_STAMPS: usize = 1024;
-
-    fn new(limit: usize, window: Duration) -> Self {
-        let share = limit.div_ceil(Self::MAX_STAMPS);
-        let max_stamps = limit / share;
-        Self { window, share, stamps: VecDeque::with_capacity(max_stamps), max_stamps, newest: share }
-    }
-
-    fn free_at(&self) -> Option<Instant> {
-        if self.newest < self.share || self.stamps.len() < self.max_stamps {
-            return None;
-        }
-        self.stamps.front().map(|oldest| later(*oldest, self.window))
-    }
-
-    fn depart(&mut self, at: Instant) {
-        if self.newest < self.share {
-            self.newest += 1;
-            if let Some(newest) = self.stamps.back_mut() {
-                *newest = at;
+impl Counter {
+    fn new(quota: Quota) -> Self {
+        match quota.burst {
+            Some(burst) => Self::Bucket(Bucket::new(quota.limit, quota.window, burst)),
+            None => {
+                let margin = quota.margin.unwrap_or(quota.window / 100);
+                Self::Window(Log::new(quota.limit.into(), quota.window.saturating_add(margin)))
             }
-            return;
-        }
-        if self.stamps.len() == self.max_stamps {
-            self.stamps.pop_front();
-        }
-        self.stamps.push_back(at);
-        self.newest = 1;
-    }
-
-    /// Where a stamp stands for several calls, one of them cannot be taken out: it counts all the same.
-    fn recall(&mut self, at: Instant) {
-        if let (1, Ok(index)) = (self.share, self.stamps.binary_search(&at)) {
-            self.stamps.remove(index);
         }
     }
-}
 
-/// A token bucket as a [generic cell rate algorithm][gcra]: `full_at` is the time at which it is full again.
-///
-/// [gcra]: https://en.wikipedia.org/wiki/Generic_cell_rate_algorithm
-#[derive(Clone, Debug)]
-struct Bucket {
-    interval: Duration,
-    /// How far `full_at` may lie ahead for one more call to leave.
-    tolerance: Duration,
-    full_at: Option<Instant>,
-    /// The last departure, and `full_at` before it.
-    last: Option<(Instant, Option<Instant>)>,
-}
-
-impl Bucket {
-    fn new(limit: u32, window: Duration, burst: u32) -> Self {
-        let interval = (window / limit).max(Duration::from_nanos(1));
-        Self { interval, tolerance: interval.saturating_mul(burst - 1), full_at: None, last: None }
+    fn free_at(&self, amount: u64) -> Option<Instant> {
+        match self {
+            Self::Window(log) => log.free_at(amount),
+            Self::Bucket(bucket) => bucket.free_at(amount),
+        }
     }
 
-    fn free_at(&self) -> Option<Instant> {
-        self.full_at?.checked_sub(self.tolerance)
+    fn depart(&mut self, at: Instant, amount: u64) {
+        match self {
+            Self::Window(log) => log.depart(at, amount),
+            Self::Bucket(bucket) => bucket.depart(at, amount),
+        }
     }
 
-    fn depart(&mut self, at: Instant) {
-        self.last = Some((at, self.full_at));
-        let full_at = self.full_at.map_or(at, |full_at| full_at.max(at));
-        self.full_at = Some(later(full_at, self.interval));
+    fn recall(&mut self, at: Instant, amount: u64) {
+        match self {
+            Self::Window(log) => log.recall(at, amount),
+            Self::Bucket(bucket) => bucket.recall(at, amount),
+        }
     }
 
-    /// Only the last departure can be taken back; an earlier one counts all the same, because the bucket may
-    /// have been full since.
-    fn recall(&mut self, at: Instant) {
-        if let Some((_, before)) = self.last.take_if(|(last, _)| *last == at) {
-            self.full_at = before;
+    fn settle(&mut self, departed: Instant, booked: u64, used: u64) {
+        match self {
+            Self::Window(log) => log.settle(departed, booked, used),
+            Self::Bucket(bucket) => bucket.settle(departed, booked, used),
         }
     }
 }
@@ -189,6 +164,8 @@ impl Bucket {
 mod tests {
     use super::*;
     use crate::signal::{Signal, Verdict};
+
+    const THROTTLED: Signal = Signal::new(Verdict::Throttled);
 
     const fn secs(secs: u64) -> Duration {
         Duration::from_secs(secs)
@@ -199,8 +176,8 @@ mod tests {
         let mut last = start;
         (0..calls)
             .map(|_| {
-                last = policy.departure(start).at.max(last);
-                policy.depart(last);
+                last = policy.departure(start, Cost::one()).at.max(last);
+                policy.depart(last, Cost::one());
                 last - start
             })
             .collect()
@@ -226,8 +203,8 @@ mod tests {
             let mut times: Vec<Instant> = Vec::new();
             for call in 0..limit * 3 {
                 let arrived = start + Duration::from_millis(u64::from(call) * 7919 % 50_000);
-                let at = known.departure(arrived).at.max(times.last().copied().unwrap_or(start));
-                known.depart(at);
+                let at = known.departure(arrived, Cost::one()).at.max(times.last().copied().unwrap_or(start));
+                known.depart(at, Cost::one());
                 times.push(at);
             }
             for (k, at) in times.iter().enumerate().skip(limit as usize) {
@@ -245,8 +222,8 @@ mod tests {
         let five_thousand = &mut Known::new(Quota::new(5000, secs(1)).unwrap());
         let at_once = book(five_thousand, start, 5001).iter().filter(|t| t.is_zero()).count();
         assert_eq!(at_once, 5000, "nothing is lost where the stamps divide the limit");
-        let Shape::Window(log) = &known.shape else { panic!("a window") };
-        assert!(log.stamps.len() <= Log::MAX_STAMPS);
+        let Counter::Window(log) = &known.requests else { panic!("a window") };
+        assert!(log.stamps() <= 1024, "{}", log.stamps());
     }
 
     #[test]
@@ -280,24 +257,111 @@ mod tests {
         let start = Instant::now();
         for quota in [Quota::new(2, secs(30)).unwrap(), Quota::new(2, secs(30)).unwrap().burst(2).unwrap()] {
             let mut known = Known::new(quota);
-            known.depart(start);
-            known.depart(start);
-            assert!(known.departure(start).at > start);
-            known.recall(start);
-            assert_eq!(known.departure(start), Departure::now(start));
+            known.depart(start, Cost::one());
+            known.depart(start, Cost::one());
+            assert!(known.departure(start, Cost::one()).at > start);
+            known.recall(start, Cost::one());
+            assert_eq!(known.departure(start, Cost::one()), Departure::now(start));
         }
-        // A large quota loses one call for it, and nothing else.
+        // So does one of a large quota, where a stamp stands for several calls.
         let mut known = Known::new(Quota::new(5000, secs(30)).unwrap());
-        known.depart(start);
-        known.recall(start);
-        assert_eq!(known.departure(start), Departure::now(start));
+        book(&mut known, start, 5000);
+        assert!(known.departure(start, Cost::one()).at > start);
+        known.recall(start, Cost::one());
+        assert_eq!(known.departure(start, Cost::one()), Departure::now(start));
+    }
+
+    /// A quota of tokens, in both shapes: 1000 in ten seconds.
+    fn tokens() -> [Known; 2] {
+        let requests = Quota::new(1_000_000, secs(1)).unwrap();
+        let tokens = Quota::new(1000, secs(10)).unwrap();
+        [
+            Known::new(requests).tokens(tokens.margin(Duration::ZERO)),
+            Known::new(requests).tokens(tokens.burst(1000).unwrap()),
+        ]
+    }
+
+    #[test]
+    fn the_later_of_the_two_quotas_counts() {
+        let start = Instant::now();
+        for mut known in tokens() {
+            let cost = Cost::one().input(300).output(100);
+            known.depart(start, cost);
+            known.depart(start, cost);
+            assert_eq!(known.departure(start, cost.output(0).input(200)), Departure::now(start));
+            assert!(known.departure(start, cost).at > start, "1200 are more than 1000");
+            assert_eq!(known.departure(start, Cost::one()), Departure::now(start), "a call without tokens");
+        }
+        let [window, bucket] = &mut tokens();
+        for known in [&mut *window, bucket] {
+            known.depart(start, Cost::one().input(1000));
+        }
+        assert_eq!(window.departure(start, Cost::one().input(100)).at, start + secs(10));
+        assert_eq!(bucket.departure(start, Cost::one().input(100)).at, start + secs(1));
+    }
+
+    #[test]
+    fn a_call_that_costs_more_than_the_whole_quota_leaves_when_nothing_is_in_use() {
+        let start = Instant::now();
+        for mut known in tokens() {
+            let huge = Cost::one().input(u32::MAX).output(u32::MAX);
+            assert_eq!(known.departure(start, huge), Departure::now(start));
+            known.depart(start, Cost::one().input(1000));
+            assert_eq!(known.departure(start, huge).at, start + secs(10));
+        }
+    }
+
+    #[test]
+    fn what_a_call_cost_in_truth_is_settled() {
+        let start = Instant::now();
+        for mut known in tokens() {
+            let booked = Cost::one().input(1000);
+            known.depart(start, booked);
+            known.settle(start, booked, Cost::one().input(400));
+            assert_eq!(known.departure(start, Cost::one().input(600)), Departure::now(start));
+            assert!(known.departure(start, Cost::one().input(601)).at > start);
+            known.settle(start, Cost::one().input(400), Cost::one().input(1000));
+            assert!(known.departure(start, Cost::one().input(1)).at > start, "and back");
+        }
+    }
+
+    #[test]
+    fn a_late_settlement_gives_nothing_that_is_not_there() {
+        let start = Instant::now();
+        for mut known in tokens() {
+            let booked = Cost::one().input(1000);
+            known.depart(start, booked);
+            let later = start + secs(60);
+            known.depart(later, Cost::one().input(700));
+            known.settle(start, booked, Cost::one().input(0));
+            assert_eq!(known.departure(later, Cost::one().input(300)), Departure::now(later));
+            assert!(known.departure(later, Cost::one().input(301)).at > later, "{known:?}");
+        }
+    }
+
+    #[test]
+    fn any_span_of_one_window_holds_no_more_tokens_than_the_limit() {
+        let start = Instant::now();
+        let [mut known, _] = tokens();
+        let mut taken: Vec<(Instant, u64)> = Vec::new();
+        let mut last = start;
+        for call in 0..5000u32 {
+            let cost = Cost::one().input(call * 7919 % 97);
+            last = last.max(known.departure(start, cost).at);
+            known.depart(last, cost);
+            taken.push((last, cost.tokens()));
+        }
+        for (index, (at, _)) in taken.iter().enumerate() {
+            let span = taken[index..].iter().take_while(|(other, _)| *other < *at + secs(10));
+            assert!(span.map(|(_, tokens)| tokens).sum::<u64>() <= 1000, "from call {index}");
+        }
     }
 
     #[test]
     fn a_refusal_closes_all_the_same() {
         let now = Instant::now();
         let mut known = Known::new(Quota::new(15, secs(30)).unwrap());
-        let refused = Answer::new(Signal::new(Verdict::Throttled), now, now);
+        let refused = Answer::new(&THROTTLED, now, now);
         assert_eq!(known.answered(&refused), Some(Closing::adaptive(Duration::from_millis(1500))));
     }
 
@@ -305,7 +369,7 @@ mod tests {
     fn the_steps_are_a_setting() {
         let now = Instant::now();
         let mut known = Known::new(Quota::new(15, secs(30)).unwrap()).steps([1, 2, 3, 4].map(secs));
-        let refused = Answer::new(Signal::new(Verdict::Throttled), now, now);
+        let refused = Answer::new(&THROTTLED, now, now);
         assert_eq!(known.answered(&refused), Some(Closing::adaptive(secs(2))));
     }
 

@@ -1,5 +1,5 @@
 use super::{Answer, Closing, Departure, Policy, escalation::Escalation, later};
-use crate::{InvalidSetting, WaitReason};
+use crate::{Cost, InvalidSetting, WaitReason};
 use std::{collections::VecDeque, time::Duration};
 use tokio::time::Instant;
 
@@ -12,7 +12,8 @@ use tokio::time::Instant;
 ///
 /// After a 429 the gate closes: 1500 ms after the first, 3000 ms after the second in a row, 7000 ms after the
 /// third and every further one; a success starts over. A 503 closes it for the present step, which is 500 ms
-/// where no 429 preceded, and climbs none. Where the server says how long to wait, that counts instead.
+/// where no 429 preceded, and climbs none. A quota that is [exhausted](crate::signal::Verdict::Exhausted) closes it
+/// for a minute. Where the server says how long to wait, that counts instead.
 ///
 /// The waits run from the moment the call came, and run at the same time: a call that came while the gate was
 /// closed leaves at the later of the two times, not at their sum. A call that waits counts as a call from the
@@ -126,7 +127,7 @@ impl Default for Ladder {
 }
 
 impl Policy for Ladder {
-    fn departure(&self, arrived: Instant) -> Departure {
+    fn departure(&self, arrived: Instant, _: Cost) -> Departure {
         let (wait, reason) = self.preflight(arrived);
         let mut at = later(arrived, wait);
         if let Some(oldest) = self.oldest() {
@@ -135,20 +136,20 @@ impl Policy for Ladder {
         Departure::new(at, reason)
     }
 
-    fn depart(&mut self, at: Instant) {
+    fn depart(&mut self, at: Instant, _: Cost) {
         if self.departures.len() >= self.busy_calls * 2 {
             self.departures.pop_front();
         }
         self.departures.push_back(at);
     }
 
-    fn recall(&mut self, at: Instant) {
+    fn recall(&mut self, at: Instant, _: Cost) {
         if let Ok(index) = self.departures.binary_search(&at) {
             self.departures.remove(index);
         }
     }
 
-    fn answered(&mut self, answer: &Answer) -> Option<Closing> {
+    fn answered(&mut self, answer: &Answer<'_>) -> Option<Closing> {
         if answer.signal.verdict.is_pushback() {
             self.last_refusal = Some(answer.at);
         }
@@ -170,8 +171,16 @@ mod tests {
         Duration::from_millis(ms)
     }
 
-    fn answer(verdict: Verdict, at: Instant) -> Answer {
-        Answer::new(Signal::new(verdict), at, at)
+    fn answer(verdict: Verdict, at: Instant) -> Answer<'static> {
+        static SIGNALS: [Signal; 5] = [
+            Signal::new(Verdict::Throttled),
+            Signal::new(Verdict::Overloaded),
+            Signal::new(Verdict::Accepted),
+            Signal::new(Verdict::Failed),
+            Signal::new(Verdict::Refused),
+        ];
+        let signal = SIGNALS.iter().find(|signal| signal.verdict == verdict).unwrap();
+        Answer::new(signal, at, at)
     }
 
     /// Books `calls` that all came at `arrived`, in their order, and returns how long each of them waits.
@@ -179,8 +188,8 @@ mod tests {
         let mut at = arrived;
         (0..calls)
             .map(|_| {
-                at = at.max(ladder.departure(arrived).at);
-                ladder.depart(at);
+                at = at.max(ladder.departure(arrived, Cost::one()).at);
+                ladder.depart(at, Cost::one());
                 at.duration_since(arrived).as_millis()
             })
             .collect()
@@ -189,19 +198,22 @@ mod tests {
     #[test]
     fn the_first_call_does_not_wait() {
         let now = Instant::now();
-        assert_eq!(Ladder::new().departure(now), Departure::now(now));
+        assert_eq!(Ladder::new().departure(now, Cost::one()), Departure::now(now));
     }
 
     #[test]
     fn two_calls_in_two_seconds_make_the_third_wait_a_second() {
         let start = Instant::now();
         let mut ladder = Ladder::new();
-        ladder.depart(start);
-        ladder.depart(start + ms(100));
+        ladder.depart(start, Cost::one());
+        ladder.depart(start + ms(100), Cost::one());
         let late = start + ms(1999);
-        assert_eq!(ladder.departure(late), Departure::new(late + ms(1000), WaitReason::Preflight));
+        assert_eq!(
+            ladder.departure(late, Cost::one()),
+            Departure::new(late + ms(1000), WaitReason::Preflight)
+        );
         let later = start + ms(2000);
-        assert_eq!(ladder.departure(later), Departure::now(later));
+        assert_eq!(ladder.departure(later, Cost::one()), Departure::now(later));
     }
 
     #[test]
@@ -211,9 +223,12 @@ mod tests {
             let mut ladder = Ladder::new();
             ladder.answered(&answer(verdict, start));
             let late = start + ms(2999);
-            assert_eq!(ladder.departure(late), Departure::new(late + ms(1500), WaitReason::RateLimit));
+            assert_eq!(
+                ladder.departure(late, Cost::one()),
+                Departure::new(late + ms(1500), WaitReason::RateLimit)
+            );
             let later = start + ms(3000);
-            assert_eq!(ladder.departure(later), Departure::now(later));
+            assert_eq!(ladder.departure(later, Cost::one()), Departure::now(later));
         }
     }
 
@@ -251,11 +266,23 @@ mod tests {
     }
 
     #[test]
+    fn an_exhausted_quota_is_asked_again_once_a_minute() {
+        let now = Instant::now();
+        let exhausted = Signal::new(Verdict::Exhausted);
+        let mut ladder = Ladder::new();
+        for _ in 0..5 {
+            let closing = ladder.answered(&Answer::new(&exhausted, now, now));
+            assert_eq!(closing, Some(Closing::adaptive(ms(60_000))));
+        }
+        assert_eq!(ladder.answered(&answer(Verdict::Throttled, now)), Some(Closing::adaptive(ms(1500))));
+    }
+
+    #[test]
     fn the_server_knows_better() {
         let now = Instant::now();
         let told = Signal::new(Verdict::Throttled).retry_after(ms(200));
         let mut ladder = Ladder::new();
-        assert_eq!(ladder.answered(&Answer::new(told, now, now)), Some(Closing::told(ms(200))));
+        assert_eq!(ladder.answered(&Answer::new(&told, now, now)), Some(Closing::told(ms(200))));
         // and the step was climbed all the same
         assert_eq!(ladder.answered(&answer(Verdict::Throttled, now)), Some(Closing::adaptive(ms(3000))));
     }
@@ -270,18 +297,18 @@ mod tests {
         assert_eq!(ladder.answered(&answer(Verdict::Accepted, now).late()), None);
         assert_eq!(ladder.answered(&throttled), Some(Closing::adaptive(ms(3000))));
         let told = Signal::new(Verdict::Throttled).retry_after(ms(9000));
-        assert_eq!(ladder.answered(&Answer::new(told, now, now).late()), Some(Closing::told(ms(9000))));
+        assert_eq!(ladder.answered(&Answer::new(&told, now, now).late()), Some(Closing::told(ms(9000))));
     }
 
     #[test]
     fn reset_forgets_refusals_but_not_calls() {
         let now = Instant::now();
         let mut ladder = Ladder::new();
-        ladder.depart(now);
-        ladder.depart(now);
+        ladder.depart(now, Cost::one());
+        ladder.depart(now, Cost::one());
         ladder.answered(&answer(Verdict::Throttled, now));
         ladder.reset();
-        assert_eq!(ladder.departure(now), Departure::new(now + ms(1000), WaitReason::Preflight));
+        assert_eq!(ladder.departure(now, Cost::one()), Departure::new(now + ms(1000), WaitReason::Preflight));
         assert_eq!(ladder.answered(&answer(Verdict::Throttled, now)), Some(Closing::adaptive(ms(1500))));
     }
 
@@ -299,8 +326,8 @@ mod tests {
         assert_eq!(book(&mut ladder(), now, 7), [0, 0, 0, 10, 10, 10, 20]);
         let mut refused = ladder();
         assert_eq!(refused.answered(&answer(Verdict::Throttled, now)), Some(Closing::adaptive(ms(2))));
-        assert_eq!(refused.departure(now).at, now + ms(40));
-        assert_eq!(refused.departure(now + ms(50)).at, now + ms(50));
+        assert_eq!(refused.departure(now, Cost::one()).at, now + ms(40));
+        assert_eq!(refused.departure(now + ms(50), Cost::one()).at, now + ms(50));
         assert_eq!(Ladder::new().pace(0, ms(1), ms(1)).unwrap_err().field(), "calls");
         assert_eq!(Ladder::new().pace(usize::MAX, ms(1), ms(1)).unwrap_err().field(), "calls");
     }
@@ -309,16 +336,16 @@ mod tests {
     fn a_recalled_call_does_not_count() {
         let now = Instant::now();
         let mut ladder = Ladder::new();
-        ladder.depart(now);
-        ladder.depart(now + ms(10));
-        ladder.recall(now + ms(10));
-        assert_eq!(ladder.departure(now + ms(20)), Departure::now(now + ms(20)));
+        ladder.depart(now, Cost::one());
+        ladder.depart(now + ms(10), Cost::one());
+        ladder.recall(now + ms(10), Cost::one());
+        assert_eq!(ladder.departure(now + ms(20), Cost::one()), Departure::now(now + ms(20)));
         // Older ones are not forgotten for it.
         for at in [20, 30, 40] {
-            ladder.depart(now + ms(at));
+            ladder.depart(now + ms(at), Cost::one());
         }
-        ladder.recall(now + ms(40));
-        assert_eq!(ladder.departure(now + ms(50)).at, now + ms(1050));
+        ladder.recall(now + ms(40), Cost::one());
+        assert_eq!(ladder.departure(now + ms(50), Cost::one()).at, now + ms(1050));
     }
 
     #[test]
@@ -326,6 +353,6 @@ mod tests {
         let now = Instant::now();
         let mut ladder = Ladder::new().after_refusal(Duration::MAX, Duration::MAX);
         ladder.answered(&answer(Verdict::Throttled, now));
-        assert!(ladder.departure(now).at > now + Duration::from_secs(1_000_000));
+        assert!(ladder.departure(now, Cost::one()).at > now + Duration::from_secs(1_000_000));
     }
 }

@@ -19,7 +19,7 @@
 //! use std::time::Duration;
 //! use tokio::time::Instant;
 //! use tower_cooldown::{
-//!     AdaptiveCooldownLayer, WaitReason,
+//!     AdaptiveCooldownLayer, Cost, WaitReason,
 //!     policy::{Answer, Closing, Departure, Policy},
 //! };
 //!
@@ -29,18 +29,18 @@
 //! }
 //!
 //! impl Policy for OnePerSecond {
-//!     fn departure(&self, arrived: Instant) -> Departure {
+//!     fn departure(&self, arrived: Instant, _: Cost) -> Departure {
 //!         match self.last {
 //!             Some(last) => Departure::new(last + Duration::from_secs(1), WaitReason::Preflight),
 //!             None => Departure::now(arrived),
 //!         }
 //!     }
 //!
-//!     fn depart(&mut self, at: Instant) {
+//!     fn depart(&mut self, at: Instant, _: Cost) {
 //!         self.last = Some(at);
 //!     }
 //!
-//!     fn answered(&mut self, answer: &Answer) -> Option<Closing> {
+//!     fn answered(&mut self, answer: &Answer<'_>) -> Option<Closing> {
 //!         if !answer.signal.verdict.is_pushback() {
 //!             return None;
 //!         }
@@ -58,14 +58,19 @@
 //! # let _ = layer;
 //! ```
 
+mod bucket;
 mod escalation;
 mod known;
 mod ladder;
+mod log;
+mod mirror;
 mod quota;
 
 pub use self::{known::Known, ladder::Ladder, quota::Quota};
 
-use crate::{WaitReason, signal::Signal};
+pub(crate) use self::mirror::Mirrored;
+
+use crate::{Cost, WaitReason, signal::Signal};
 use std::{fmt, time::Duration};
 use tokio::time::Instant;
 
@@ -76,19 +81,47 @@ use tokio::time::Instant;
 /// Waiting callers need a copy of the policy to book on, hence `Clone`; the copy is made when the queue forms
 /// and when it has to be booked anew, not per call.
 pub trait Policy: BoxedClone + fmt::Debug + Send {
-    /// When a call that came at `arrived` may leave, after everything that [left](Self::depart) so far.
+    /// When a call that came at `arrived` and costs that much may leave, after everything that
+    /// [left](Self::depart) so far.
     ///
     /// A time that is past means now. For calls that wait, the answer is asked for again whenever something
     /// changed, with the same `arrived`; it should not depend on how often or when it is asked.
-    fn departure(&self, arrived: Instant) -> Departure;
+    fn departure(&self, arrived: Instant, cost: Cost) -> Departure;
 
     /// A call leaves at `at`. The times never go backwards.
-    fn depart(&mut self, at: Instant);
+    fn depart(&mut self, at: Instant, cost: Cost);
 
     /// The call that left at `at` was not sent after all: its caller gave it up, or the service below kept it
     /// waiting, and it will leave again. By default it counts all the same.
-    fn recall(&mut self, at: Instant) {
-        let _ = at;
+    fn recall(&mut self, at: Instant, cost: Cost) {
+        let _ = (at, cost);
+    }
+
+    /// The call that left at `departed` went away in flight, without an answer. The upstream may have counted it.
+    /// Does nothing by default.
+    fn abandoned(&mut self, departed: Instant) {
+        let _ = departed;
+    }
+
+    /// What the call that left at `departed` has cost in truth, where it was `booked` for something else. Comes
+    /// after the answer, if at all. Does nothing by default.
+    fn settle(&mut self, departed: Instant, booked: Cost, used: Cost) {
+        let _ = (departed, booked, used);
+    }
+
+    /// The most calls that may be in flight at a time. The gate holds back the next one until an answer came, in
+    /// addition to [`departure`](Self::departure). Default: no bound.
+    fn max_in_flight(&self) -> Option<usize> {
+        None
+    }
+
+    /// Whether this policy stands back where the server tells its own counters.
+    ///
+    /// The gate counts down what the server tells (see [`Reading`](crate::signal::Reading)) under every policy, and
+    /// a call leaves at the later of the two times. Where this is true and the server's counter is known well
+    /// enough to go by, the counter alone decides. Default: false.
+    fn trusts_readings(&self) -> bool {
+        false
     }
 
     /// An answer came in. `Some` closes the gate, to all, for that long; a closing that is shorter than the
@@ -98,7 +131,7 @@ pub trait Policy: BoxedClone + fmt::Debug + Send {
     /// The gate makes one event of each burst: where [`Answer::current`] is false, another answer to calls
     /// that left at the same time has been heard already, or a reset lies between. Such an answer should close
     /// the gate only if the server said until when, and should neither escalate nor clear anything.
-    fn answered(&mut self, answer: &Answer) -> Option<Closing>;
+    fn answered(&mut self, answer: &Answer<'_>) -> Option<Closing>;
 
     /// Forget what was learned from refusals; calls that left still count.
     fn reset(&mut self);
@@ -140,21 +173,30 @@ impl Departure {
 /// What came back for one call.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
-pub struct Answer {
+pub struct Answer<'a> {
     /// What the answer says.
-    pub signal: Signal,
+    pub signal: &'a Signal,
     /// When the call left.
     pub departed: Instant,
+    /// What it was booked for.
+    pub cost: Cost,
     /// When the answer came.
     pub at: Instant,
     /// Whether the call left in the present epoch, which is to say after the last closing.
     pub current: bool,
 }
 
-impl Answer {
-    /// An answer in the present epoch, for testing a policy.
-    pub const fn new(signal: Signal, departed: Instant, at: Instant) -> Self {
-        Self { signal, departed, at, current: true }
+impl<'a> Answer<'a> {
+    /// An answer in the present epoch to a call that cost one request, for testing a policy.
+    pub const fn new(signal: &'a Signal, departed: Instant, at: Instant) -> Self {
+        Self { signal, departed, cost: Cost::one(), at, current: true }
+    }
+
+    /// The same for a call that cost that much.
+    #[must_use]
+    pub const fn cost(mut self, cost: Cost) -> Self {
+        self.cost = cost;
+        self
     }
 
     /// The same for a call that left before the last closing.

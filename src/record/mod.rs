@@ -42,6 +42,8 @@ pub use self::{
     usage::Usage,
 };
 
+pub(crate) use self::usage::Settle;
+
 #[cfg(feature = "serde")]
 pub(crate) use self::snapshot::optional_seconds;
 

@@ -1,4 +1,5 @@
 use super::Statistics;
+use std::{fmt, sync::Arc};
 
 /// The handle with which a caller reports how many tokens a call used.
 ///
@@ -19,19 +20,42 @@ use super::Statistics;
 /// }
 /// assert_eq!(statistics.snapshot().tokens.total(), 1285);
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Usage {
     statistics: Statistics,
+    booking: Option<Arc<dyn Settle>>,
+}
+
+/// Where a call was booked with an estimate of its tokens.
+pub(crate) trait Settle: Send + Sync {
+    /// It used that many in truth.
+    fn settle(&self, input: u64, output: u64);
 }
 
 impl Usage {
     /// A handle that reports to these statistics.
     pub fn new(statistics: &Statistics) -> Self {
-        Self { statistics: statistics.clone() }
+        Self { statistics: statistics.clone(), booking: None }
     }
 
-    /// Adds the tokens of one call. Call it once per response.
+    /// Also settles a booking that was made with an estimate.
+    pub(crate) fn settles(mut self, booking: impl Settle + 'static) -> Self {
+        self.booking = Some(Arc::new(booking));
+        self
+    }
+
+    /// Adds the tokens of one call, and settles the difference to the [estimate](crate::Cost) that it was booked
+    /// with. Call it once per response.
     pub fn report(&self, input: u64, output: u64) {
         self.statistics.add_tokens(input, output);
+        if let Some(booking) = &self.booking {
+            booking.settle(input, output);
+        }
+    }
+}
+
+impl fmt::Debug for Usage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Usage").field("statistics", &self.statistics).finish_non_exhaustive()
     }
 }

@@ -155,7 +155,7 @@ impl HttpClassifier {
         let retry_after = headers.get(RETRY_AFTER).and_then(|value| {
             parse_retry_after(value, headers.get(DATE), SystemTime::now(), self.max_retry_after)
         });
-        Hints { retry_after }
+        Hints { retry_after, ..Hints::default() }
     }
 }
 

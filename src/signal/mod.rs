@@ -60,15 +60,18 @@
 //! ```
 
 mod classify;
+mod hints;
 mod rejected;
 mod retry_after;
 
 pub use self::{
     classify::{Bypassed, Classify, HttpClassifier, HttpResponse, WithRule},
+    hints::{BodyHints, Hints, Reading, Readings, Unit},
     rejected::Rejected,
     retry_after::{DEFAULT_MAX_RETRY_AFTER, parse_retry_after},
 };
 
+use crate::Cost;
 use http::StatusCode;
 use std::time::Duration;
 
@@ -100,14 +103,6 @@ impl Verdict {
     }
 }
 
-/// What the server advises. Every number in it has been checked and capped.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Hints {
-    /// How long to wait before the next call, never zero. `None` where the server said nothing usable.
-    pub retry_after: Option<Duration>,
-}
-
 /// What one response (or error) says: a [`Verdict`], and the server's [`Hints`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -118,6 +113,8 @@ pub struct Signal {
     pub hints: Hints,
     /// The HTTP status, where there was a response.
     pub status: Option<StatusCode>,
+    /// What the call took from the quotas, where the response says so.
+    pub used: Option<Cost>,
     /// The call was outside the rollout of a layer further in; see [`Bypassed`].
     pub bypassed: bool,
 }
@@ -125,13 +122,29 @@ pub struct Signal {
 impl Signal {
     /// A signal without hints or status.
     pub const fn new(verdict: Verdict) -> Self {
-        Self { verdict, hints: Hints { retry_after: None }, status: None, bypassed: false }
+        let hints =
+            Hints { retry_after: None, exhausted_for: None, concurrency: false, readings: Readings::new() };
+        Self { verdict, hints, status: None, used: None, bypassed: false }
     }
 
     /// Adds the time that the server asks to wait. Zero says nothing and is dropped. The caller caps it.
     #[must_use]
     pub fn retry_after(mut self, wait: Duration) -> Self {
         self.hints.retry_after = (!wait.is_zero()).then_some(wait);
+        self
+    }
+
+    /// Adds where one of the server's counters stands.
+    #[must_use]
+    pub fn reading(mut self, reading: Reading) -> Self {
+        self.hints.readings.push(reading);
+        self
+    }
+
+    /// Adds what the call took from the quotas, as the response says. It takes the place of the estimate.
+    #[must_use]
+    pub const fn used(mut self, cost: Cost) -> Self {
+        self.used = Some(cost);
         self
     }
 

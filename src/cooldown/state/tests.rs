@@ -4,6 +4,7 @@
 
 use super::*;
 use crate::{
+    Cost,
     policy::{Known, Ladder, Quota},
     signal::{Signal, Verdict},
 };
@@ -46,6 +47,42 @@ impl Wake for Flag {
     }
 }
 
+/// A policy with a bound on the calls in flight.
+#[derive(Debug)]
+struct Capped(Box<dyn Policy>, usize);
+
+impl Clone for Capped {
+    fn clone(&self) -> Self {
+        Self(self.0.boxed_clone(), self.1)
+    }
+}
+
+impl Policy for Capped {
+    fn departure(&self, arrived: Instant, cost: Cost) -> Departure {
+        self.0.departure(arrived, cost)
+    }
+
+    fn depart(&mut self, at: Instant, cost: Cost) {
+        self.0.depart(at, cost);
+    }
+
+    fn recall(&mut self, at: Instant, cost: Cost) {
+        self.0.recall(at, cost);
+    }
+
+    fn max_in_flight(&self) -> Option<usize> {
+        Some(self.1)
+    }
+
+    fn answered(&mut self, answer: &Answer<'_>) -> Option<Closing> {
+        self.0.answered(answer)
+    }
+
+    fn reset(&mut self) {
+        self.0.reset();
+    }
+}
+
 struct Caller {
     flag: Arc<Flag>,
     timer: Option<Instant>,
@@ -63,6 +100,8 @@ struct World {
     parking: bool,
     /// Never more than so many departures in so much time, where the policy promises that.
     limit: Option<(usize, Duration)>,
+    /// The most calls in flight at a time.
+    cap: Option<usize>,
     waiting: BTreeMap<Place, Caller>,
     in_flight: Vec<(Place, Leave)>,
     departures: Vec<Instant>,
@@ -71,7 +110,7 @@ struct World {
 impl World {
     fn new(seed: u64) -> Self {
         let mut random = Random(seed);
-        let (policy, limit): (Box<dyn Policy>, _) = match random.below(3) {
+        let (mut policy, limit): (Box<dyn Policy>, _) = match random.below(3) {
             0 => (Box::new(Ladder::new()), None),
             1 => {
                 let (limit, window) = (1 + random.below(5) as u32, Duration::from_secs(2));
@@ -84,7 +123,12 @@ impl World {
             }
         };
         let max_wait = (random.below(2) == 0).then(|| Duration::from_secs(1 + random.below(20)));
-        let parking = random.below(2) == 0;
+        let cap = (random.below(3) == 0).then(|| 1 + random.below(3) as usize);
+        if let Some(cap) = cap {
+            policy = Box::new(Capped(policy, cap));
+        }
+        // One that has been let go and does not say so holds its place in the flight for ever.
+        let parking = cap.is_none() && random.below(2) == 0;
         Self {
             seed,
             random,
@@ -93,6 +137,7 @@ impl World {
             now: Instant::now(),
             max_wait,
             limit,
+            cap,
             waiting: BTreeMap::new(),
             in_flight: Vec::new(),
             departures: Vec::new(),
@@ -131,7 +176,8 @@ impl World {
             self.now - if self.random.below(4) == 0 { self.random.ms(3000) } else { Duration::ZERO };
         let max_wait = self.max_wait;
         let place = self.state.place(arrived);
-        let booking = self.with(|state, now, wakers| state.book_at(place, max_wait, now, wakers));
+        let booking =
+            self.with(|state, now, wakers| state.book_at((place, Cost::one()), max_wait, now, wakers));
         self.booked(place, booking);
     }
 
@@ -170,6 +216,8 @@ impl World {
             assert!(since.is_none_or(|since| self.now - since >= window), "seed {seed}: over the quota");
         }
         self.in_flight.push((place, leave));
+        let full = self.cap.is_none_or(|cap| self.state.in_flight <= cap);
+        assert!(full, "seed {seed}: too many in flight");
     }
 
     fn look(&mut self, place: Place) {
@@ -189,9 +237,9 @@ impl World {
                 self.waiting.remove(&place);
             }
             Look::Wait { until } => {
-                assert!(until > self.now, "seed {}: a timer for now", self.seed);
+                assert!(until.is_none_or(|until| until > self.now), "seed {}: a timer for now", self.seed);
                 let caller = self.waiting.get_mut(&place).unwrap();
-                caller.timer = Some(until);
+                caller.timer = until;
             }
         }
     }
@@ -210,7 +258,7 @@ impl World {
             signal = signal.retry_after(self.random.ms(12_000));
         }
         let (epoch_before, now) = (self.state.epoch(), self.now);
-        let mut answer = Answer::new(signal, leave.at, now);
+        let mut answer = Answer::new(&signal, leave.at, now);
         self.with(|state, _, wakers| state.answered(&mut answer, leave.epoch, wakers));
         let pushed_back = leave.epoch == epoch_before && verdict.is_pushback();
         assert_eq!(self.state.epoch(), epoch_before + u64::from(pushed_back), "seed {}", self.seed);
@@ -228,7 +276,7 @@ impl World {
                 self.departures.pop();
                 self.with(|state, now, wakers| state.cancel_unsent(leave, now, wakers));
             } else {
-                self.state.abandoned_in_flight();
+                self.with(|state, now, wakers| state.abandoned_in_flight(leave, now, wakers));
             }
         }
     }
@@ -280,9 +328,10 @@ impl World {
     fn check(&mut self) {
         if let (false, Some(head)) = (self.parking, self.state.queue.first_key_value().map(|(head, _)| *head))
         {
-            let due = self.state.policy.departure(head.arrived).at;
+            let due = self.state.policy.departure(head.arrived, Cost::one()).at;
             let closed = self.state.closed_until(self.now).is_some();
-            assert!(closed || due > self.now, "seed {}: the head missed its time", self.seed);
+            let full = self.cap == Some(self.state.in_flight);
+            assert!(closed || full || due > self.now, "seed {}: the head missed its time", self.seed);
         }
         let known = |place: &Place| self.waiting.contains_key(place);
         assert!(self.state.queue.keys().all(known), "seed {}", self.seed);
@@ -307,14 +356,21 @@ impl World {
     /// Everybody who is still polled gets away, and nothing is left behind.
     fn finish(&mut self) {
         self.advance(Duration::from_secs(3600));
+        while self.cap.is_some() && !self.in_flight.is_empty() {
+            for (_, leave) in std::mem::take(&mut self.in_flight) {
+                self.with(|state, now, wakers| state.abandoned_in_flight(leave, now, wakers));
+            }
+            self.settle();
+            self.advance(Duration::from_secs(60));
+        }
         assert!(self.all_parked(), "seed {}: somebody waits for ever", self.seed);
         let places: Vec<_> = self.waiting.keys().copied().collect();
         self.waiting.clear();
         for place in places {
             self.with(|state, now, wakers| state.cancel(place, now, wakers));
         }
-        for _ in std::mem::take(&mut self.in_flight) {
-            self.state.abandoned_in_flight();
+        for (_, leave) in std::mem::take(&mut self.in_flight) {
+            self.with(|state, now, wakers| state.abandoned_in_flight(leave, now, wakers));
         }
         self.check();
         assert_eq!((self.state.queue.len(), self.state.settled.len(), self.state.in_flight), (0, 0, 0));
@@ -343,7 +399,8 @@ fn a_hundred_thousand_callers_wait_and_go_away_without_much_work() {
     let quota = Quota::new(10, Duration::from_secs(1)).unwrap();
     let mut state = State::new(Box::new(Known::new(quota)));
     let mut wakers = Wakers::default();
-    let book = |state: &mut State| match state.book(start, None, start, &mut Wakers::default()) {
+    let book = |state: &mut State| match state.book((start, Cost::one()), None, start, &mut Wakers::default())
+    {
         Booking::Wait { place, .. } => Some(place),
         _ => None,
     };

@@ -1,0 +1,101 @@
+use super::later;
+use std::{collections::VecDeque, time::Duration};
+use tokio::time::Instant;
+
+/// A sliding log: what was taken becomes free one window later.
+///
+/// Its memory is bounded: for large quotas one stamp stands for several calls in a row, with the time of the last
+/// of them, which errs on the safe side by at most one stamp.
+#[derive(Clone, Debug)]
+pub(super) struct Log {
+    window: Duration,
+    limit: u64,
+    /// How much one stamp stands for at most, unless a single call is more.
+    grain: u64,
+    /// The sum of all stamps, some of which may be older than the window.
+    used: u64,
+    stamps: VecDeque<Stamp>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Stamp {
+    at: Instant,
+    amount: u64,
+}
+
+impl Log {
+    /// Calls that take more than a grain have stamps of their own, so there can be up to twice as many.
+    const GRAINS: u64 = 1024;
+
+    pub(super) fn new(limit: u64, window: Duration) -> Self {
+        let grain = limit.div_ceil(Self::GRAINS);
+        let stamps = VecDeque::with_capacity(limit.min(Self::GRAINS) as usize + 1);
+        Self { window, limit, grain, used: 0, stamps }
+    }
+
+    /// From when on `amount` can be taken. More than the limit can be taken when nothing else is.
+    pub(super) fn free_at(&self, amount: u64) -> Option<Instant> {
+        let mut over = self.used.saturating_add(amount.min(self.limit)).saturating_sub(self.limit);
+        if over == 0 {
+            return None;
+        }
+        let last = self.stamps.iter().find(|stamp| {
+            over = over.saturating_sub(stamp.amount);
+            over == 0
+        });
+        last.map(|stamp| later(stamp.at, self.window))
+    }
+
+    pub(super) fn depart(&mut self, at: Instant, amount: u64) {
+        while let Some(oldest) = self.stamps.front().filter(|oldest| later(oldest.at, self.window) <= at) {
+            self.used -= oldest.amount;
+            self.stamps.pop_front();
+        }
+        if amount == 0 {
+            return;
+        }
+        self.used = self.used.saturating_add(amount);
+        match self.stamps.back_mut() {
+            Some(newest) if newest.amount.saturating_add(amount) <= self.grain => {
+                *newest = Stamp { at, amount: newest.amount + amount };
+            }
+            _ => self.stamps.push_back(Stamp { at, amount }),
+        }
+    }
+
+    /// Gives back `amount` of what was taken at `at`. Where a stamp stands for several calls, its time stays.
+    pub(super) fn recall(&mut self, at: Instant, amount: u64) {
+        let Some(index) = self.index_of(at) else { return };
+        let stamp = &mut self.stamps[index];
+        let amount = amount.min(stamp.amount);
+        stamp.amount -= amount;
+        self.used -= amount;
+        if stamp.amount == 0 {
+            self.stamps.remove(index);
+        }
+    }
+
+    /// What was taken at `at` was `used`, not `booked`.
+    pub(super) fn settle(&mut self, at: Instant, booked: u64, used: u64) {
+        if used <= booked {
+            return self.recall(at, booked - used);
+        }
+        if let Some(index) = self.index_of(at) {
+            let more = (used - booked).min(u64::MAX - self.used);
+            self.stamps[index].amount += more;
+            self.used += more;
+        }
+    }
+
+    /// The stamp that stands for a call at `at`, unless it has been free for long.
+    fn index_of(&self, at: Instant) -> Option<usize> {
+        let newest = self.stamps.back()?;
+        let index = self.stamps.partition_point(|stamp| stamp.at < at);
+        (at <= newest.at && later(at, self.window) > newest.at).then_some(index)
+    }
+
+    #[cfg(test)]
+    pub(super) fn stamps(&self) -> usize {
+        self.stamps.len()
+    }
+}
