@@ -367,7 +367,11 @@ impl State {
                 }
                 return Some(next.at);
             }
-            let (cost, reason) = (head.cost, head.booked.reason);
+            let (cost, reason) = match head.booked.reason {
+                // Nothing but the calls before it, or in flight, held it back.
+                WaitReason::Normal => (head.cost, WaitReason::Preflight),
+                reason => (head.cost, reason),
+            };
             let leave = self.depart(cost, reason, now);
             let waker = self.queue.remove(&place).and_then(|waiter| waiter.waker);
             self.settled.insert(place, Ok(leave));

@@ -66,11 +66,16 @@ impl Log {
     /// Gives back `amount` of what was taken at `at`. Where a stamp stands for several calls, its time stays.
     pub(super) fn recall(&mut self, at: Instant, amount: u64) {
         let Some(index) = self.index_of(at) else { return };
-        let stamp = &mut self.stamps[index];
-        let amount = amount.min(stamp.amount);
-        stamp.amount -= amount;
-        self.used -= amount;
-        if stamp.amount == 0 {
+        // Of several calls that left together any may have been this one.
+        let (mut left, together) = (amount, self.stamps[index].at);
+        while let Some(stamp) = self.stamps.get_mut(index).filter(|stamp| left > 0 && stamp.at == together) {
+            let taken = left.min(stamp.amount);
+            stamp.amount -= taken;
+            self.used -= taken;
+            left -= taken;
+            if stamp.amount > 0 {
+                break;
+            }
             self.stamps.remove(index);
         }
     }
