@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use tower::{BoxError, Layer, ServiceExt};
 use tower_cooldown::{
     AdaptiveCooldownLayer, Cost, WaitReason,
-    policy::{Answer, BoxedClone, Closing, Departure, Known, Policy, Quota},
+    policy::{Answer, Closing, Departure, Known, Policy, Quota},
     record::Usage,
     signal::{HttpClassifier, Signal, Verdict},
 };

@@ -85,11 +85,11 @@ impl Gate {
         }
         let (closed, opened) = self.with(|state, wakers| match state.closed_until(now) {
             Some(closed) => {
-                state.handles().watch(handle, waker, wakers);
+                state.watch(handle, waker, wakers);
                 (Some(closed), false)
             }
             None => {
-                state.handles().unwatch(handle, wakers);
+                state.unwatch(handle, wakers);
                 (None, self.maybe_closed.swap(false, Relaxed))
             }
         });
@@ -110,7 +110,7 @@ impl Gate {
 
     pub(super) fn unwatch(&self, handle: &mut Option<u64>) {
         if handle.is_some() {
-            self.with(|state, wakers| state.handles().unwatch(handle, wakers));
+            self.with(|state, wakers| state.unwatch(handle, wakers));
         }
     }
 

@@ -146,6 +146,10 @@ impl Handles {
         }
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.wakers.is_empty()
+    }
+
     pub(super) fn wake_all(&mut self, wakers: &mut Wakers) {
         for waker in self.wakers.values_mut() {
             wakers.wake(waker.take());

@@ -18,10 +18,7 @@ use crate::{
     wakers::Wakers,
 };
 use std::{
-    collections::{
-        BTreeMap,
-        btree_map::{Entry, OccupiedEntry},
-    },
+    collections::BTreeMap,
     task::{Context, Waker},
     time::Duration,
 };
@@ -29,18 +26,26 @@ use tokio::time::Instant;
 
 pub(super) struct State {
     policy: Mirrored,
-    /// The policy after everyone in the queue has left. Exists while the queue does.
-    tail: Option<Mirrored>,
     epoch: u64,
     closed: Option<Closed>,
     next_ticket: u64,
     last_departure: Option<Instant>,
+    in_flight: usize,
+    /// There while somebody waits: an idle gate takes little memory, because there may be a million of them.
+    crowd: Option<Box<Crowd>>,
+}
+
+/// All who wait.
+#[derive(Default)]
+struct Crowd {
     queue: BTreeMap<Place, Waiter>,
+    /// The policy after everyone in the queue has left. Exists while the queue does.
+    tail: Option<Mirrored>,
     /// Calls that are out of the queue and have not been told yet.
     settled: BTreeMap<Place, Settled>,
     /// Calls that left the queue for good since it was booked; their times stand idle until it is booked anew.
     abandoned: usize,
-    in_flight: usize,
+    /// Service handles that wait in `poll_ready`.
     handles: Handles,
 }
 
@@ -60,16 +65,12 @@ impl State {
     pub(super) fn new(policy: Box<dyn Policy>) -> Self {
         Self {
             policy: Mirrored::new(policy),
-            tail: None,
             epoch: 0,
             closed: None,
             next_ticket: 0,
             last_departure: None,
-            queue: BTreeMap::new(),
-            settled: BTreeMap::new(),
-            abandoned: 0,
             in_flight: 0,
-            handles: Handles::default(),
+            crowd: None,
         }
     }
 
@@ -121,14 +122,14 @@ impl State {
         now: Instant,
         wakers: &mut Wakers,
     ) -> Booking {
-        let open = self.closed_until(now).is_none() && !self.is_full();
-        if open && self.queue.is_empty() && self.policy.departure(place.arrived, cost).at <= now {
+        let open = self.closed_until(now).is_none() && self.waiting() == 0 && !self.is_full();
+        if open && self.policy.departure(place.arrived, cost).at <= now {
             return Booking::Settled(Ok(self.depart(cost, WaitReason::Normal, now)));
         }
         let deadline = max_wait.map(|max_wait| later(place.arrived, max_wait));
         let too_late = |booked: Departure| deadline.is_some_and(|deadline| booked.at > deadline);
         let mut booked = self.estimate(place, cost, now);
-        if self.abandoned > 0 && too_late(booked) {
+        if self.crowd().abandoned > 0 && too_late(booked) {
             // Before it is refused: the times of calls that went away are free.
             self.rebook(now, wakers);
             booked = self.estimate(place, cost, now);
@@ -138,12 +139,13 @@ impl State {
             return Booking::Settled(Err(Rejected::new(booked.at.saturating_duration_since(now))));
         }
         let last = self.book_last((place.arrived, cost), now);
-        if let Some(tail) = &mut self.tail {
+        let crowd = self.crowd();
+        if let Some(tail) = &mut crowd.tail {
             tail.depart(last.at, cost);
         }
-        self.queue.insert(place, Waiter { cost, deadline, booked, timer: None, waker: None });
+        crowd.queue.insert(place, Waiter { cost, deadline, booked, timer: None, waker: None });
         self.release(now, Some(place), wakers);
-        match self.settled.remove(&place) {
+        match self.take_settled(place) {
             Some(settled) => Booking::Settled(settled),
             None => Booking::Wait { place, booked },
         }
@@ -152,33 +154,33 @@ impl State {
     /// A waiting call looks again: may it leave now, and if not, when should it look next?
     pub(super) fn look(&mut self, place: Place, now: Instant, cx: &Context<'_>, wakers: &mut Wakers) -> Look {
         let head_at = self.release(now, Some(place), wakers);
-        if let Some(settled) = self.settled.remove(&place) {
+        if let Some(settled) = self.take_settled(place) {
             return Look::Settled(settled);
         }
         if self.is_full() {
             return self.wait_for_an_answer(place, now, cx, wakers);
         }
-        let head = self.queue.first_key_value().map(|(_, head)| (head.booked.at, head.timer));
-        let (Some(mut waiter), Some(head_at), Some((head_booked, head_timer))) =
-            (occupied(&mut self.queue, place), head_at, head)
+        let queue = &mut self.crowd().queue;
+        let head = queue.first_key_value().map(|(_, head)| (head.booked.at, head.timer));
+        let (Some(waiter), Some(head_at), Some((head_booked, head_timer))) =
+            (queue.get_mut(&place), head_at, head)
         else {
             unreachable!("{NOT_SETTLED}");
         };
         let until = if head_timer.is_some_and(|timer| timer >= now) {
             // As far behind the head as it was booked behind it: right also where the head has moved since.
-            later(head_at, waiter.get().booked.at.saturating_duration_since(head_booked))
+            later(head_at, waiter.booked.at.saturating_duration_since(head_booked))
         } else {
             // The head should have looked by now, and may never do so again: this one minds its time for it.
             head_at
         };
-        if waiter.get().deadline.is_some_and(|deadline| until > deadline) {
+        if waiter.deadline.is_some_and(|deadline| until > deadline) {
             // The policy has become slower since the call was booked; or nobody looked for a while, and the
             // bookings are old. Booked anew, it is refused if it has to be.
-            wakers.discard(waiter.get_mut().waker.take());
+            wakers.discard(waiter.waker.take());
             self.rebook(now, wakers);
             return self.look(place, now, cx, wakers);
         }
-        let waiter = waiter.get_mut();
         waiter.timer = Some(until);
         wakers.replace(&mut waiter.waker, cx.waker());
         Look::Wait { until: Some(until) }
@@ -192,14 +194,15 @@ impl State {
         cx: &Context<'_>,
         wakers: &mut Wakers,
     ) -> Look {
-        let Some(mut waiter) = occupied(&mut self.queue, place) else { unreachable!("{NOT_SETTLED}") };
-        let deadline = waiter.get().deadline;
+        let queue = &mut self.crowd().queue;
+        let Some(waiter) = queue.get_mut(&place) else { unreachable!("{NOT_SETTLED}") };
+        let deadline = waiter.deadline;
         if deadline.is_some_and(|deadline| deadline <= now) {
-            wakers.discard(waiter.remove().waker);
+            wakers.discard(waiter.waker.take());
+            queue.remove(&place);
             self.vacated(now, wakers);
             return Look::Settled(Err(Rejected::new(now.saturating_duration_since(place.arrived))));
         }
-        let waiter = waiter.get_mut();
         waiter.timer = Some(deadline.unwrap_or(later(now, Duration::MAX)));
         wakers.replace(&mut waiter.waker, cx.waker());
         Look::Wait { until: deadline }
@@ -207,10 +210,10 @@ impl State {
 
     /// A waiting call went away. Its time goes to those behind it.
     pub(super) fn cancel(&mut self, place: Place, now: Instant, wakers: &mut Wakers) {
-        if let Some(waiter) = self.queue.remove(&place) {
+        if let Some(waiter) = self.crowd().queue.remove(&place) {
             wakers.discard(waiter.waker);
             self.vacated(now, wakers);
-        } else if let Some(Ok(leave)) = self.settled.remove(&place) {
+        } else if let Some(Ok(leave)) = self.take_settled(place) {
             self.recall(leave);
         }
         self.release(now, None, wakers);
@@ -231,8 +234,10 @@ impl State {
     fn recall(&mut self, leave: Leave) {
         self.in_flight -= 1;
         self.policy.recall(leave.at, leave.cost);
-        // The queue was booked behind it.
-        self.abandoned += usize::from(!self.queue.is_empty());
+        if let Some(crowd) = &mut self.crowd {
+            // The queue was booked behind it.
+            crowd.abandoned += usize::from(!crowd.queue.is_empty());
+        }
     }
 
     /// The answer to a call came in.
@@ -258,7 +263,7 @@ impl State {
     pub(super) fn settle(&mut self, leave: Leave, used: Cost, now: Instant, wakers: &mut Wakers) {
         if used != leave.cost {
             self.policy.settle(leave.at, leave.cost, used);
-            self.rebook(now, wakers);
+            self.vacated(now, wakers);
             self.release(now, None, wakers);
         }
     }
@@ -278,7 +283,7 @@ impl State {
         if longer {
             self.closed = Some(Closed { until, reason: closing.reason });
             // They set their timers anew, or learn that `max_wait` is too short for this.
-            self.handles.wake_all(wakers);
+            self.wake_handles(wakers);
         }
         if current {
             self.epoch += 1;
@@ -298,7 +303,7 @@ impl State {
         self.policy.reset();
         self.epoch += 1;
         self.closed = None;
-        self.handles.wake_all(wakers);
+        self.wake_handles(wakers);
         self.rebook(now, wakers);
         self.release(now, None, wakers);
     }
@@ -309,9 +314,23 @@ impl State {
         self.closed
     }
 
-    /// Service handles that wait in `poll_ready`.
-    pub(super) fn handles(&mut self) -> &mut Handles {
-        &mut self.handles
+    /// A service handle waits in `poll_ready`.
+    pub(super) fn watch(&mut self, key: &mut Option<u64>, waker: &Waker, wakers: &mut Wakers) {
+        self.crowd().handles.watch(key, waker, wakers);
+    }
+
+    /// It waits no longer.
+    pub(super) fn unwatch(&mut self, key: &mut Option<u64>, wakers: &mut Wakers) {
+        if let Some(crowd) = &mut self.crowd {
+            crowd.handles.unwatch(key, wakers);
+            self.go_home();
+        }
+    }
+
+    fn wake_handles(&mut self, wakers: &mut Wakers) {
+        if let Some(crowd) = &mut self.crowd {
+            crowd.handles.wake_all(wakers);
+        }
     }
 
     // ===== looking at it =====
@@ -321,7 +340,7 @@ impl State {
     }
 
     pub(super) fn waiting(&self) -> usize {
-        self.queue.len()
+        self.crowd.as_ref().map_or(0, |crowd| crowd.queue.len())
     }
 
     pub(super) fn in_flight(&self) -> usize {
@@ -333,6 +352,24 @@ impl State {
     }
 
     // ===== inside =====
+
+    fn crowd(&mut self) -> &mut Crowd {
+        self.crowd.get_or_insert_default()
+    }
+
+    /// The crowd is gone when nobody waits.
+    fn go_home(&mut self) {
+        self.crowd
+            .take_if(|crowd| crowd.queue.is_empty() && crowd.settled.is_empty() && crowd.handles.is_empty());
+    }
+
+    fn take_settled(&mut self, place: Place) -> Option<Settled> {
+        let settled = self.crowd.as_mut()?.settled.remove(&place);
+        if settled.is_some() {
+            self.go_home();
+        }
+        settled
+    }
 
     /// As many calls are in flight as the policy allows. The next one leaves when one of them has ended.
     fn is_full(&self) -> bool {
@@ -353,39 +390,46 @@ impl State {
     /// needs no timer.) `looking` is the caller's own place, which needs no waking.
     fn release(&mut self, now: Instant, looking: Option<Place>, wakers: &mut Wakers) -> Option<Instant> {
         let closed = self.closed_until(now);
-        while !self.queue.is_empty() {
+        while self.waiting() > 0 {
             if self.is_full() {
                 return Some(later(now, Duration::MAX));
             }
-            let Some((&place, head)) = self.queue.iter_mut().next() else { break };
-            let next = Closed::hold(closed, self.policy.departure(place.arrived, head.cost));
+            let mut head = self.crowd.as_mut()?.queue.first_entry()?;
+            let place = *head.key();
+            let waiter = head.get_mut();
+            let next = Closed::hold(closed, self.policy.departure(place.arrived, waiter.cost));
             if next.at > now {
-                let late = head.timer.is_some_and(|timer| timer > next.at);
+                let late = waiter.timer.is_some_and(|timer| timer > next.at);
                 if late && looking != Some(place) {
-                    head.timer = Some(next.at);
-                    wakers.wake(head.waker.take());
+                    waiter.timer = Some(next.at);
+                    wakers.wake(waiter.waker.take());
                 }
                 return Some(next.at);
             }
-            let (cost, reason) = match head.booked.reason {
+            let (cost, reason) = match waiter.booked.reason {
                 // Nothing but the calls before it, or in flight, held it back.
-                WaitReason::Normal => (head.cost, WaitReason::Preflight),
-                reason => (head.cost, reason),
+                WaitReason::Normal => (waiter.cost, WaitReason::Preflight),
+                reason => (waiter.cost, reason),
             };
+            // The policy may panic here, so it stands in the queue until it has left.
             let leave = self.depart(cost, reason, now);
-            let waker = self.queue.remove(&place).and_then(|waiter| waiter.waker);
-            self.settled.insert(place, Ok(leave));
+            let crowd = self.crowd();
+            let waker = crowd.queue.remove(&place).and_then(|waiter| waiter.waker);
+            crowd.settled.insert(place, Ok(leave));
             if looking == Some(place) { wakers.discard(waker) } else { wakers.wake(waker) }
         }
-        self.tail = None;
-        self.abandoned = 0;
+        if let Some(crowd) = &mut self.crowd {
+            crowd.tail = None;
+            crowd.abandoned = 0;
+            self.go_home();
+        }
         None
     }
 
     /// When a call in this place would leave. One that came before others that are booked, because it waited in
     /// `poll_ready`, takes the time of the next one, and they move back.
     fn estimate(&mut self, place: Place, cost: Cost, now: Instant) -> Departure {
-        match self.queue.range(place..).next() {
+        match self.crowd().queue.range(place..).next() {
             Some((_, next)) => next.booked,
             None => self.book_last((place.arrived, cost), now),
         }
@@ -394,51 +438,48 @@ impl State {
     /// When a call that comes after all others would leave.
     fn book_last(&mut self, call: (Instant, Cost), now: Instant) -> Departure {
         let closed = self.closed_until(now);
-        let tail = self.tail.get_or_insert_with(|| self.policy.clone());
-        let last = self.queue.last_key_value().map(|(_, waiter)| waiter.booked);
+        let crowd = self.crowd.get_or_insert_default();
+        let tail = crowd.tail.get_or_insert_with(|| self.policy.clone());
+        let last = crowd.queue.last_key_value().map(|(_, waiter)| waiter.booked);
         book_on(tail, call, closed, last, now)
     }
 
-    /// Somebody left the queue for good.
+    /// A departure that was booked will not be needed, or not as booked.
     fn vacated(&mut self, now: Instant, wakers: &mut Wakers) {
-        self.abandoned += 1;
-        if self.abandoned > self.queue.len() {
-            self.rebook(now, wakers);
+        if let Some(crowd) = &mut self.crowd {
+            crowd.abandoned += 1;
+            if crowd.abandoned > crowd.queue.len() {
+                self.rebook(now, wakers);
+            }
         }
     }
 
     /// Books the whole queue anew. Calls that would have to wait for too long now are refused.
     fn rebook(&mut self, now: Instant, wakers: &mut Wakers) {
         let closed = self.closed_until(now);
-        self.abandoned = 0;
-        if self.queue.is_empty() {
-            self.tail = None;
+        let Some(crowd) = &mut self.crowd else { return };
+        let Crowd { queue, tail, settled, abandoned, .. } = crowd.as_mut();
+        *abandoned = 0;
+        *tail = None;
+        if queue.is_empty() {
             return;
         }
-        let mut tail = self.policy.clone();
+        let mut policy = self.policy.clone();
         let mut last = None;
-        let settled = &mut self.settled;
-        self.queue.retain(|place, waiter| {
-            let booked = book_on(&tail, (place.arrived, waiter.cost), closed, last, now);
+        queue.retain(|place, waiter| {
+            let booked = book_on(&policy, (place.arrived, waiter.cost), closed, last, now);
             if waiter.deadline.is_some_and(|deadline| booked.at > deadline) {
                 let rejected = Rejected::new(booked.at.saturating_duration_since(now));
                 settled.insert(*place, Err(rejected));
                 wakers.wake(waiter.waker.take());
                 return false;
             }
-            tail.depart(booked.at, waiter.cost);
+            policy.depart(booked.at, waiter.cost);
             waiter.booked = booked;
             last = Some(booked);
             true
         });
-        self.tail = (!self.queue.is_empty()).then_some(tail);
-    }
-}
-
-fn occupied(queue: &mut BTreeMap<Place, Waiter>, place: Place) -> Option<OccupiedEntry<'_, Place, Waiter>> {
-    match queue.entry(place) {
-        Entry::Occupied(entry) => Some(entry),
-        Entry::Vacant(_) => None,
+        *tail = (!queue.is_empty()).then_some(policy);
     }
 }
 

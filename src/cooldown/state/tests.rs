@@ -207,7 +207,7 @@ impl World {
     fn departed(&mut self, place: Place, leave: Leave) {
         let seed = self.seed;
         // Those who came before are gone, or have been let go and not looked yet.
-        let first = self.state.queue.first_key_value().map(|(first, _)| *first);
+        let first = self.head();
         assert!(first.is_none_or(|first| first > place), "seed {seed}: out of order");
         assert!(self.state.closed_until(self.now).is_none(), "seed {seed}: left a closed gate");
         self.departures.push(self.now);
@@ -326,21 +326,25 @@ impl World {
     }
 
     fn check(&mut self) {
-        if let (false, Some(head)) = (self.parking, self.state.queue.first_key_value().map(|(head, _)| *head))
-        {
+        if let (false, Some(head)) = (self.parking, self.head()) {
             let due = self.state.policy.departure(head.arrived, Cost::one()).at;
             let closed = self.state.closed_until(self.now).is_some();
             let full = self.cap == Some(self.state.in_flight);
             assert!(closed || full || due > self.now, "seed {}: the head missed its time", self.seed);
         }
-        let known = |place: &Place| self.waiting.contains_key(place);
-        assert!(self.state.queue.keys().all(known), "seed {}", self.seed);
-        assert!(self.state.settled.keys().all(known), "seed {}", self.seed);
-        let unheard = self.state.settled.values().filter(|settled| settled.is_ok()).count();
-        assert_eq!(self.state.in_flight, self.in_flight.len() + unheard, "seed {}", self.seed);
-        assert_eq!(self.state.tail.is_some(), !self.state.queue.is_empty(), "seed {}", self.seed);
         let closed = self.state.closed_until(self.now);
-        for waiter in self.state.queue.values() {
+        let Some(crowd) = &self.state.crowd else {
+            assert_eq!(self.state.in_flight, self.in_flight.len(), "seed {}", self.seed);
+            assert!(self.waiting.is_empty(), "seed {}", self.seed);
+            return;
+        };
+        let known = |place: &Place| self.waiting.contains_key(place);
+        assert!(crowd.queue.keys().all(known), "seed {}", self.seed);
+        assert!(crowd.settled.keys().all(known), "seed {}", self.seed);
+        let unheard = crowd.settled.values().filter(|settled| settled.is_ok()).count();
+        assert_eq!(self.state.in_flight, self.in_flight.len() + unheard, "seed {}", self.seed);
+        assert_eq!(crowd.tail.is_some(), !crowd.queue.is_empty(), "seed {}", self.seed);
+        for waiter in crowd.queue.values() {
             let booked = waiter.booked.at;
             assert!(closed.is_none_or(|closed| booked >= closed.until), "seed {}: booked in vain", self.seed);
             assert!(
@@ -349,8 +353,12 @@ impl World {
                 self.seed
             );
         }
-        let booked: Vec<_> = self.state.queue.values().map(|waiter| waiter.booked.at).collect();
+        let booked: Vec<_> = crowd.queue.values().map(|waiter| waiter.booked.at).collect();
         assert!(booked.is_sorted(), "seed {}: booked out of order", self.seed);
+    }
+
+    fn head(&self) -> Option<Place> {
+        Some(*self.state.crowd.as_ref()?.queue.first_key_value()?.0)
     }
 
     /// Everybody who is still polled gets away, and nothing is left behind.
@@ -373,7 +381,8 @@ impl World {
             self.with(|state, now, wakers| state.abandoned_in_flight(leave, now, wakers));
         }
         self.check();
-        assert_eq!((self.state.queue.len(), self.state.settled.len(), self.state.in_flight), (0, 0, 0));
+        assert!(self.state.crowd.is_none(), "seed {}: a crowd of nobody", self.seed);
+        assert_eq!(self.state.in_flight, 0);
     }
 }
 
@@ -413,5 +422,5 @@ fn a_hundred_thousand_callers_wait_and_go_away_without_much_work() {
         now += Duration::from_secs(2);
         state.release(now, None, &mut wakers);
     }
-    assert_eq!(state.settled.len(), 100_000 - 10 - 50_000 + 5);
+    assert_eq!(state.crowd().settled.len(), 100_000 - 10 - 50_000 + 5);
 }
