@@ -59,7 +59,8 @@ impl Attempt {
         now: Instant,
     ) -> Result<Self, Rejected> {
         let mut attempt = Self::new(gate, arrived, Stage::Ended, reason);
-        let booking = gate.with(|state, wakers| state.book((arrived, cost), gate.max_wait, now, wakers));
+        let booking =
+            gate.with(|state, wakers| state.book((arrived, cost), gate.settings.bounds, now, wakers));
         attempt.booked(booking, now)?;
         Ok(attempt)
     }
@@ -78,7 +79,7 @@ impl Attempt {
             Booking::Settled(settled) => self.settle(settled, now),
             Booking::Wait { place, booked } => {
                 tracing::debug!(
-                    upstream = %self.gate.name,
+                    upstream = %self.gate.settings.name,
                     wait_ms = booked.at.saturating_duration_since(now).as_millis(),
                     reason = booked.reason.as_str(),
                     "call waits"
@@ -99,7 +100,7 @@ impl Attempt {
             }
             Err(rejected) => {
                 tracing::debug!(
-                    upstream = %self.gate.name,
+                    upstream = %self.gate.settings.name,
                     retry_after_ms = rejected.retry_after.as_millis(),
                     "call rejected: it would wait for too long"
                 );
@@ -118,7 +119,7 @@ impl Attempt {
 
     /// With which the caller can report what the call took from the quotas.
     pub(super) fn usage(&self) -> Usage {
-        let usage = Usage::new(&self.gate.statistics);
+        let usage = Usage::new(&self.gate.settings.statistics);
         match self.stage {
             Stage::Sent(leave) => usage.settles(Booked { gate: Arc::clone(&self.gate), leave }),
             _ => usage,
@@ -137,7 +138,10 @@ impl Attempt {
             Stage::Sent(leave) if signal.verdict != Verdict::Rejected => {
                 self.gate.answered(signal, leave, now);
                 if let Some(used) = signal.used {
-                    self.gate.statistics.add_tokens(used.input_tokens.into(), used.output_tokens.into());
+                    self.gate
+                        .settings
+                        .statistics
+                        .add_tokens(used.input_tokens.into(), used.output_tokens.into());
                     self.gate.settle(leave, used);
                 }
                 Some(leave.at)
@@ -164,7 +168,7 @@ impl Attempt {
         let mut record = CallRecord::timed(outcome, self.arrived, sent, now, self.wait_reason);
         record.status = status;
         record.arm = arm;
-        self.gate.statistics.record(&record);
+        self.gate.settings.statistics.record(&record);
     }
 }
 
@@ -204,7 +208,7 @@ impl Permit for Attempt {
             }
             // The inner service took its time: by now the gate may be closed, or others have used the quota.
             let place = place.unwrap_or_else(|| state.place(arrived));
-            state.ask_again(leave, (place, asked_again), gate.max_wait, now, wakers)
+            state.ask_again(leave, (place, asked_again), gate.settings.bounds, now, wakers)
         });
         self.asked_again |= booking != Booking::Settled(Ok(leave));
         self.booked(booking, now)?;

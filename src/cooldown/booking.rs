@@ -5,6 +5,7 @@ use crate::{
     policy::{Closing, Departure, Mirrored},
     signal::Rejected,
 };
+use std::time::Duration;
 use tokio::time::Instant;
 
 /// Why and until when the whole upstream is cooling.
@@ -29,6 +30,15 @@ impl Closed {
 pub(super) struct Place {
     pub(super) arrived: Instant,
     pub(super) ticket: u64,
+}
+
+/// What the calls at a gate put up with.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Bounds {
+    /// The longest wait of a call.
+    pub(super) max_wait: Option<Duration>,
+    /// The most calls that wait at a time.
+    pub(super) max_waiting: Option<usize>,
 }
 
 /// A call has left, or may leave now.

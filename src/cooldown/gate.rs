@@ -1,7 +1,7 @@
 //! The shared state of one upstream: [`State`] behind a lock, and where its calls are recorded.
 
 use super::{
-    booking::{Closed, Leave, Moved},
+    booking::{Bounds, Closed, Leave, Moved},
     state::State,
 };
 use crate::{
@@ -15,7 +15,7 @@ use std::{
     borrow::Cow,
     fmt,
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     task::Waker,
@@ -28,23 +28,37 @@ pub(super) struct Gate {
     /// Whether the gate may be closed: lets `poll_ready` pass an open gate without the lock. It is set and
     /// cleared under the lock; a stale reading does no harm, because `call` decides.
     maybe_closed: AtomicBool,
-    pub(super) name: Cow<'static, str>,
-    pub(super) statistics: Statistics,
-    pub(super) max_wait: Option<Duration>,
-    pub(super) stay_pending: bool,
+    pub(super) settings: Arc<Settings>,
     #[cfg(test)]
     locked: std::sync::atomic::AtomicUsize,
 }
 
+/// What a gate was told when it was made. The gates of one layer, by key, share it.
+#[derive(Clone)]
+pub(super) struct Settings {
+    pub(super) name: Cow<'static, str>,
+    pub(super) statistics: Statistics,
+    pub(super) bounds: Bounds,
+    pub(super) stay_pending: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            name: Cow::Borrowed("upstream"),
+            statistics: Statistics::new(),
+            bounds: Bounds::default(),
+            stay_pending: false,
+        }
+    }
+}
+
 impl Gate {
-    pub(super) fn new(policy: Box<dyn Policy>) -> Self {
+    pub(super) fn new(policy: Box<dyn Policy>, settings: Arc<Settings>) -> Self {
         Self {
             state: Mutex::new(State::new(policy)),
             maybe_closed: AtomicBool::new(false),
-            name: Cow::Borrowed("upstream"),
-            statistics: Statistics::new(),
-            max_wait: None,
-            stay_pending: false,
+            settings,
             #[cfg(test)]
             locked: Default::default(),
         }
@@ -52,13 +66,11 @@ impl Gate {
 
     /// A gate of its own with the same policy and settings.
     pub(super) fn fork(&self) -> Self {
-        Self {
-            name: self.name.clone(),
-            statistics: self.statistics.clone(),
-            max_wait: self.max_wait,
-            stay_pending: self.stay_pending,
-            ..Self::new(self.lock().fresh_policy())
-        }
+        Self::new(self.lock().fresh_policy(), Arc::clone(&self.settings))
+    }
+
+    pub(super) fn settings_mut(&mut self) -> &mut Settings {
+        Arc::make_mut(&mut self.settings)
     }
 
     /// A panic under the lock can only come from a policy. Nothing is half done when one is called, so the state
@@ -94,18 +106,29 @@ impl Gate {
             }
         });
         if opened {
-            tracing::info!(upstream = %self.name, "gate open");
+            tracing::info!(upstream = %self.settings.name, "gate open");
         }
         closed
     }
 
     /// The longest time that a handle waits in `poll_ready`.
     pub(super) fn max_pending(&self) -> Option<Duration> {
-        self.max_wait.filter(|_| !self.stay_pending)
+        self.settings.bounds.max_wait.filter(|_| !self.settings.stay_pending)
     }
 
     pub(super) fn maybe_closed(&self) -> bool {
         self.maybe_closed.load(Relaxed)
+    }
+
+    #[cfg(feature = "keyed")]
+    pub(super) fn is_closed(&self) -> bool {
+        self.maybe_closed() && self.lock().closed_until(Instant::now()).is_some()
+    }
+
+    /// Whether a call has left in that time.
+    #[cfg(feature = "keyed")]
+    pub(super) fn left_within(&self, time: Duration, now: Instant) -> bool {
+        self.lock().last_departure().is_some_and(|last| now.saturating_duration_since(last) < time)
     }
 
     pub(super) fn unwatch(&self, handle: &mut Option<u64>) {
@@ -125,13 +148,13 @@ impl Gate {
         });
         match moved {
             Moved::Closed(closing) => tracing::warn!(
-                upstream = %self.name,
+                upstream = %self.settings.name,
                 verdict = ?signal.verdict,
                 wait_ms = closing.wait.as_millis(),
                 reason = closing.reason.as_str(),
                 "gate closed"
             ),
-            Moved::Extended => tracing::debug!(upstream = %self.name, "gate closed for longer"),
+            Moved::Extended => tracing::debug!(upstream = %self.settings.name, "gate closed for longer"),
             Moved::No => {}
         }
     }
@@ -148,7 +171,7 @@ impl Gate {
             state.close(Closing::adaptive(wait), true, now, wakers);
             self.maybe_closed.store(true, Relaxed);
         });
-        tracing::warn!(upstream = %self.name, wait_ms = wait.as_millis(), "gate closed by hand");
+        tracing::warn!(upstream = %self.settings.name, wait_ms = wait.as_millis(), "gate closed by hand");
     }
 
     pub(super) fn reset(&self) {
@@ -157,7 +180,7 @@ impl Gate {
             state.reset(now, wakers);
             self.maybe_closed.store(false, Relaxed);
         });
-        tracing::info!(upstream = %self.name, "gate reset");
+        tracing::info!(upstream = %self.settings.name, "gate reset");
     }
 
     /// Shows the state to `look`, with the time until which the gate is closed.
@@ -172,7 +195,7 @@ impl Gate {
 impl fmt::Debug for Gate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut gate = f.debug_struct("Gate");
-        gate.field("name", &self.name);
+        gate.field("name", &self.settings.name);
         self.inspect(|state, closed, now| {
             gate.field("policy", &state.policy().policy())
                 .field("closed_for", &closed.map(|closed| closed.until - now))
@@ -188,11 +211,10 @@ impl fmt::Debug for Gate {
 mod tests {
     use super::*;
     use crate::{cooldown::attempt::Attempt, deferred::Permit, policy::Ladder, signal::Verdict};
-    use std::sync::Arc;
 
     #[test]
     fn an_open_gate_is_locked_once_to_book_and_once_to_report() {
-        let gate = Arc::new(Gate::new(Box::new(Ladder::new())));
+        let gate = Arc::new(Gate::new(Box::new(Ladder::new()), Arc::default()));
         let locked = || gate.locked.load(Relaxed);
         let now = Instant::now();
         assert!(!gate.maybe_closed());

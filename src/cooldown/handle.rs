@@ -39,7 +39,7 @@ impl Handle {
 
     /// What has passed through the gate.
     pub fn statistics(&self) -> Statistics {
-        self.gate.statistics.clone()
+        self.gate.settings.statistics.clone()
     }
 
     /// Closes the gate for at least this long, as if the upstream had asked for it. Answers to calls that are

@@ -1,4 +1,7 @@
-use super::{AdaptiveCooldown, Handle, IntoError, NeverReject, gate::Gate};
+use super::{
+    AdaptiveCooldown, Handle, IntoError, NeverReject,
+    gate::{Gate, Settings},
+};
 use crate::{
     cost::OneRequest,
     policy::{Ladder, Policy},
@@ -46,7 +49,7 @@ impl AdaptiveCooldownLayer {
     /// A gate with this policy.
     pub fn with_policy(policy: impl Policy + 'static) -> Self {
         Self {
-            gate: Arc::new(Gate::new(Box::new(policy))),
+            gate: Arc::new(Gate::new(Box::new(policy), Arc::default())),
             options: Options {
                 classify: HttpClassifier::new(),
                 reject: NeverReject::new(),
@@ -84,8 +87,31 @@ impl<C, A, W> AdaptiveCooldownLayer<C, NeverReject, A, W> {
     ///
     /// [`Rejected`]: crate::Rejected
     pub fn max_wait(mut self, max_wait: Duration) -> AdaptiveCooldownLayer<C, IntoError, A, W> {
-        self.gate_mut().max_wait = Some(max_wait);
+        self.settings_mut().bounds.max_wait = Some(max_wait);
         self.replace_reject(IntoError)
+    }
+
+    /// The most calls that may wait for their departure at a time. Default: no bound.
+    ///
+    /// One more is rejected at once, in the same way as a call that would exceed [`max_wait`](Self::max_wait).
+    pub fn max_waiting(mut self, calls: usize) -> AdaptiveCooldownLayer<C, IntoError, A, W> {
+        self.settings_mut().bounds.max_waiting = Some(calls);
+        self.replace_reject(IntoError)
+    }
+}
+
+/// The second bound, after the first.
+impl<C, A, W> AdaptiveCooldownLayer<C, IntoError, A, W> {
+    /// See [`max_wait`](AdaptiveCooldownLayer::max_wait) of a layer without a bound.
+    pub fn max_wait(mut self, max_wait: Duration) -> Self {
+        self.settings_mut().bounds.max_wait = Some(max_wait);
+        self
+    }
+
+    /// See [`max_waiting`](AdaptiveCooldownLayer::max_waiting) of a layer without a bound.
+    pub fn max_waiting(mut self, calls: usize) -> Self {
+        self.settings_mut().bounds.max_waiting = Some(calls);
+        self
     }
 }
 
@@ -129,7 +155,7 @@ impl<C, R, A, W> AdaptiveCooldownLayer<C, R, A, W> {
     /// looks idle to it, and draws calls. The same goes for `LoadShed`. Off by default, because callers without
     /// such a layer would wait for longer than `max_wait` in `poll_ready`.
     pub fn stay_pending(mut self) -> Self {
-        self.gate_mut().stay_pending = true;
+        self.settings_mut().stay_pending = true;
         self
     }
 
@@ -179,14 +205,24 @@ impl<C, R, A, W> AdaptiveCooldownLayer<C, R, A, W> {
 
     /// The statistics to write to. Default: ones of its own, to be had from [`Handle::statistics`].
     pub fn statistics(mut self, statistics: &Statistics) -> Self {
-        self.gate_mut().statistics = statistics.clone();
+        self.settings_mut().statistics = statistics.clone();
         self
     }
 
     /// The upstream's name in `tracing` events. Default: `upstream`.
     pub fn name(mut self, name: impl Into<Cow<'static, str>>) -> Self {
-        self.gate_mut().name = name.into();
+        self.settings_mut().name = name.into();
         self
+    }
+
+    #[cfg(feature = "keyed")]
+    pub(super) fn into_parts(self) -> (Arc<Gate>, Options<C, R, A, W>) {
+        (self.gate, self.options)
+    }
+
+    #[cfg(feature = "keyed")]
+    pub(super) const fn from_parts(gate: Arc<Gate>, options: Options<C, R, A, W>) -> Self {
+        Self { gate, options }
     }
 
     /// A view of the gate that can be kept and cloned. Take it after the settings are made.
@@ -194,12 +230,12 @@ impl<C, R, A, W> AdaptiveCooldownLayer<C, R, A, W> {
         Handle::new(Arc::clone(&self.gate))
     }
 
-    fn gate_mut(&mut self) -> &mut Gate {
+    fn settings_mut(&mut self) -> &mut Settings {
         if Arc::get_mut(&mut self.gate).is_none() {
-            tracing::debug!(upstream = %self.gate.name, "a late setting: the layer gets a gate of its own");
+            tracing::debug!(upstream = %self.gate.settings.name, "a late setting: the layer gets a gate of its own");
             self.gate = Arc::new(self.gate.fork());
         }
-        Arc::get_mut(&mut self.gate).expect("this layer alone has the gate that was just made")
+        Arc::get_mut(&mut self.gate).expect("this layer alone has the gate that was just made").settings_mut()
     }
 }
 
@@ -213,7 +249,7 @@ where
     type Service = AdaptiveCooldown<S, C, R, A, W>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        self.gate.statistics.claim_attempts();
+        self.gate.settings.statistics.claim_attempts();
         AdaptiveCooldown::new(inner, Arc::clone(&self.gate), self.options.clone())
     }
 }

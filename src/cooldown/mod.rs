@@ -103,6 +103,9 @@ mod booking;
 pub mod future;
 mod gate;
 mod handle;
+#[cfg(feature = "keyed")]
+#[cfg_attr(docsrs, doc(cfg(feature = "keyed")))]
+pub mod keyed;
 mod layer;
 mod ready;
 mod reject;

@@ -6,6 +6,7 @@ use super::{
     ready::{Sight, Watch},
 };
 use crate::{
+    WaitReason,
     cost::{CostOf, OneRequest},
     deferred::Inner,
     rollout::{Admit, Everyone},
@@ -85,19 +86,40 @@ where
     fn call(&mut self, request: Req) -> Self::Future {
         let now = Instant::now();
         let arrival = self.watch.take_arrival(now);
-        let attempt = if self.options.admit.admits_request(&request) {
-            Attempt::book(&self.gate, arrival, self.options.cost.cost_of(&request), now)
+        self.options.call(&mut self.inner, &self.gate, request, arrival, now)
+    }
+}
+
+impl<C, R, A, W> Options<C, R, A, W> {
+    /// Books the request at this gate, and sends it if it may leave at once.
+    pub(super) fn call<S, Req>(
+        &self,
+        inner: &mut Inner<S>,
+        gate: &Arc<Gate>,
+        request: Req,
+        arrival: (Instant, WaitReason),
+        now: Instant,
+    ) -> ResponseFuture<S, Req, C, R>
+    where
+        S: Service<Req> + Clone,
+        C: Clone,
+        R: Clone,
+        A: Admit<Req>,
+        W: CostOf<Req>,
+    {
+        let attempt = if self.admit.admits_request(&request) {
+            Attempt::book(gate, arrival, self.cost.cost_of(&request), now)
         } else {
-            Ok(Attempt::control(&self.gate, now))
+            Ok(Attempt::control(gate, now))
         };
         match attempt {
             Ok(mut attempt) => {
-                let call = self.inner.call(request, &mut attempt);
-                ResponseFuture::call(attempt, call, &self.options)
+                let call = inner.call(request, &mut attempt);
+                ResponseFuture::call(attempt, call, self)
             }
             Err(rejected) => {
-                self.inner.disarm();
-                ResponseFuture::rejected(rejected, &self.options)
+                inner.disarm();
+                ResponseFuture::rejected(rejected, self)
             }
         }
     }

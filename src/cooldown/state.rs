@@ -8,7 +8,7 @@
 //! has stopped polling costs those behind it no more than its own departure.
 
 use super::{
-    booking::{Booking, Closed, Leave, Look, Moved, Place, Settled, book_on},
+    booking::{Booking, Bounds, Closed, Leave, Look, Moved, Place, Settled, book_on},
     ready::Handles,
 };
 use crate::{
@@ -87,12 +87,12 @@ impl State {
     pub(super) fn book(
         &mut self,
         (arrived, cost): (Instant, Cost),
-        max_wait: Option<Duration>,
+        bounds: Bounds,
         now: Instant,
         wakers: &mut Wakers,
     ) -> Booking {
         let place = self.place(arrived);
-        self.book_at((place, cost), max_wait, now, wakers)
+        self.book_at((place, cost), bounds, now, wakers)
     }
 
     /// A call that left could not be sent at once, because the inner service was not ready. It asks again, with
@@ -104,7 +104,7 @@ impl State {
         &mut self,
         leave: Leave,
         (place, urgent): (Place, bool),
-        max_wait: Option<Duration>,
+        bounds: Bounds,
         now: Instant,
         wakers: &mut Wakers,
     ) -> Booking {
@@ -112,13 +112,15 @@ impl State {
         if urgent && self.closed_until(now).is_none() {
             return Booking::Settled(Ok(self.depart(leave.cost, WaitReason::Normal, now)));
         }
-        self.book_at((place, leave.cost), max_wait, now, wakers)
+        // It is not one that comes.
+        let bounds = Bounds { max_waiting: None, ..bounds };
+        self.book_at((place, leave.cost), bounds, now, wakers)
     }
 
     fn book_at(
         &mut self,
         (place, cost): (Place, Cost),
-        max_wait: Option<Duration>,
+        bounds: Bounds,
         now: Instant,
         wakers: &mut Wakers,
     ) -> Booking {
@@ -126,7 +128,7 @@ impl State {
         if open && self.policy.departure(place.arrived, cost).at <= now {
             return Booking::Settled(Ok(self.depart(cost, WaitReason::Normal, now)));
         }
-        let deadline = max_wait.map(|max_wait| later(place.arrived, max_wait));
+        let deadline = bounds.max_wait.map(|max_wait| later(place.arrived, max_wait));
         let too_late = |booked: Departure| deadline.is_some_and(|deadline| booked.at > deadline);
         let mut booked = self.estimate(place, cost, now);
         if self.crowd().abandoned > 0 && too_late(booked) {
@@ -134,7 +136,8 @@ impl State {
             self.rebook(now, wakers);
             booked = self.estimate(place, cost, now);
         }
-        if too_late(booked) {
+        let crowded = bounds.max_waiting.is_some_and(|max| self.waiting() >= max);
+        if too_late(booked) || crowded {
             self.release(now, None, wakers);
             return Booking::Settled(Err(Rejected::new(booked.at.saturating_duration_since(now))));
         }
@@ -341,6 +344,11 @@ impl State {
 
     pub(super) fn waiting(&self) -> usize {
         self.crowd.as_ref().map_or(0, |crowd| crowd.queue.len())
+    }
+
+    #[cfg(feature = "keyed")]
+    pub(super) fn last_departure(&self) -> Option<Instant> {
+        self.last_departure
     }
 
     pub(super) fn in_flight(&self) -> usize {

@@ -1,6 +1,6 @@
 use super::{Answer, Closing};
 use crate::signal::Verdict;
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 /// How long the gate closes where a quota is exhausted and nobody said until when.
 pub(super) const EXHAUSTED: Duration = Duration::from_secs(60);
@@ -9,9 +9,10 @@ pub(super) const EXHAUSTED: Duration = Duration::from_secs(60);
 /// each refusal. A success starts over.
 #[derive(Clone, Debug)]
 pub(super) struct Escalation {
-    steps: [Duration; 4],
+    /// Shared by the gates of all keys.
+    steps: Arc<[Duration; 4]>,
     /// Refusals for a quota in a row, one per epoch.
-    refusals: usize,
+    refusals: u32,
 }
 
 impl Escalation {
@@ -22,8 +23,8 @@ impl Escalation {
         Duration::from_millis(7000),
     ];
 
-    pub(super) const fn new(steps: [Duration; 4]) -> Self {
-        Self { steps, refusals: 0 }
+    pub(super) fn new(steps: [Duration; 4]) -> Self {
+        Self { steps: Arc::new(steps), refusals: 0 }
     }
 
     pub(super) fn answered(&mut self, answer: &Answer<'_>) -> Option<Closing> {
@@ -39,12 +40,12 @@ impl Escalation {
             }
             // Waiting does not cure it, so there is no hurry to ask again, and no step to climb.
             Verdict::Exhausted => return Some(told.unwrap_or(Closing::adaptive(EXHAUSTED))),
-            Verdict::Throttled => self.refusals += 1,
+            Verdict::Throttled => self.refusals = self.refusals.saturating_add(1),
             // The upstream is busy, which is not a quota: it closes the gate but climbs no step.
             Verdict::Overloaded => {}
             Verdict::Failed | Verdict::Refused | Verdict::Rejected => return None,
         }
-        let step = self.steps[self.refusals.min(self.steps.len() - 1)];
+        let step = self.steps[(self.refusals as usize).min(self.steps.len() - 1)];
         Some(told.unwrap_or(Closing::adaptive(step)))
     }
 

@@ -28,7 +28,7 @@ use tokio::time::Instant;
 #[derive(Clone, Debug)]
 pub struct Known {
     requests: Counter,
-    tokens: Option<Counter>,
+    tokens: Option<Box<Counter>>,
     escalation: Escalation,
 }
 
@@ -67,7 +67,7 @@ impl Known {
     /// ```
     #[must_use]
     pub fn tokens(mut self, quota: Quota) -> Self {
-        self.tokens = Some(Counter::new(quota));
+        self.tokens = Some(Box::new(Counter::new(quota)));
         self
     }
 

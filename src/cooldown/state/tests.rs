@@ -176,8 +176,9 @@ impl World {
             self.now - if self.random.below(4) == 0 { self.random.ms(3000) } else { Duration::ZERO };
         let max_wait = self.max_wait;
         let place = self.state.place(arrived);
-        let booking =
-            self.with(|state, now, wakers| state.book_at((place, Cost::one()), max_wait, now, wakers));
+        let booking = self.with(|state, now, wakers| {
+            state.book_at((place, Cost::one()), Bounds { max_wait, max_waiting: None }, now, wakers)
+        });
         self.booked(place, booking);
     }
 
@@ -288,8 +289,9 @@ impl World {
             self.departures.pop();
             let (wait, max_wait) = (self.random.ms(500), self.max_wait);
             self.advance(wait);
-            let booking =
-                self.with(|state, now, wakers| state.ask_again(leave, (place, false), max_wait, now, wakers));
+            let booking = self.with(|state, now, wakers| {
+                state.ask_again(leave, (place, false), Bounds { max_wait, max_waiting: None }, now, wakers)
+            });
             self.booked(place, booking);
         } else {
             self.in_flight.push((place, leave));
@@ -408,8 +410,12 @@ fn a_hundred_thousand_callers_wait_and_go_away_without_much_work() {
     let quota = Quota::new(10, Duration::from_secs(1)).unwrap();
     let mut state = State::new(Box::new(Known::new(quota)));
     let mut wakers = Wakers::default();
-    let book = |state: &mut State| match state.book((start, Cost::one()), None, start, &mut Wakers::default())
-    {
+    let book = |state: &mut State| match state.book(
+        (start, Cost::one()),
+        Bounds::default(),
+        start,
+        &mut Wakers::default(),
+    ) {
         Booking::Wait { place, .. } => Some(place),
         _ => None,
     };

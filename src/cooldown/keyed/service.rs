@@ -1,0 +1,87 @@
+use super::{KeyOf, gates::Gates};
+use crate::{
+    WaitReason,
+    cooldown::{NeverReject, Reject, ResponseFuture, layer::Options},
+    cost::{CostOf, OneRequest},
+    deferred::Inner,
+    rollout::{Admit, Everyone},
+    signal::{Classify, HttpClassifier},
+};
+use std::{
+    any::type_name,
+    fmt,
+    sync::Arc,
+    task::{Context, Poll},
+};
+use tokio::time::Instant;
+use tower::Service;
+
+/// The service that [`KeyedCooldownLayer`](super::KeyedCooldownLayer) makes. See the [module docs](super).
+pub struct KeyedCooldown<S, F, C = HttpClassifier, R = NeverReject, A = Everyone, W = OneRequest> {
+    inner: Inner<S>,
+    by: F,
+    gates: Arc<Gates>,
+    options: Options<C, R, A, W>,
+}
+
+impl<S, F, C, R, A, W> KeyedCooldown<S, F, C, R, A, W> {
+    pub(super) const fn new(inner: S, by: F, gates: Arc<Gates>, options: Options<C, R, A, W>) -> Self {
+        Self { inner: Inner::new(inner), by, gates, options }
+    }
+
+    /// The inner service.
+    pub const fn get_ref(&self) -> &S {
+        &self.inner.service
+    }
+
+    /// The inner service. Calling it goes past the gates.
+    pub const fn get_mut(&mut self) -> &mut S {
+        &mut self.inner.service
+    }
+
+    /// The inner service. The gates live on in the layer, the handles, and other services.
+    pub fn into_inner(self) -> S {
+        self.inner.service
+    }
+}
+
+impl<S, Req, F, C, R, A, W> Service<Req> for KeyedCooldown<S, F, C, R, A, W>
+where
+    S: Service<Req> + Clone,
+    F: KeyOf<Req>,
+    C: Classify<S::Response, S::Error> + Clone,
+    R: Reject<S::Response, S::Error> + Clone,
+    A: Admit<Req>,
+    W: CostOf<Req>,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = ResponseFuture<S, Req, C, R>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Req) -> Self::Future {
+        let now = Instant::now();
+        let gate = self.gates.of_request(&self.by, &request, now);
+        self.options.call(&mut self.inner, &gate, request, (now, WaitReason::Normal), now)
+    }
+}
+
+impl<S: Clone, F: Clone, C: Clone, R: Clone, A: Clone, W: Clone> Clone for KeyedCooldown<S, F, C, R, A, W> {
+    /// The clone shares the gates. It has no readiness of its own yet.
+    fn clone(&self) -> Self {
+        Self::new(self.inner.service.clone(), self.by.clone(), Arc::clone(&self.gates), self.options.clone())
+    }
+}
+
+impl<S: fmt::Debug, F, C, R, A: fmt::Debug, W> fmt::Debug for KeyedCooldown<S, F, C, R, A, W> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyedCooldown")
+            .field("inner", &self.inner.service)
+            .field("by", &type_name::<F>())
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}
