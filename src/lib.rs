@@ -88,6 +88,7 @@
 //!
 //! | feature | default | |
 //! |---|---|---|
+//! | `keyed` | no | [a gate per key](cooldown) (`cooldown::keyed`) |
 //! | `serde` | no | `Serialize` for snapshots and records |
 //!
 //! # Time
