@@ -6,17 +6,22 @@ use std::task::Waker;
 /// the same lock.
 #[derive(Debug, Default)]
 pub(crate) struct Wakers {
-    wake: Vec<Waker>,
-    discard: Vec<Waker>,
+    taken: Vec<Taken>,
+}
+
+#[derive(Debug)]
+enum Taken {
+    Wake(Waker),
+    Discard(#[allow(dead_code, reason = "it is kept to be dropped later")] Waker),
 }
 
 impl Wakers {
     pub(crate) fn wake(&mut self, waker: Option<Waker>) {
-        self.wake.extend(waker);
+        self.taken.extend(waker.map(Taken::Wake));
     }
 
     pub(crate) fn discard(&mut self, waker: Option<Waker>) {
-        self.discard.extend(waker);
+        self.taken.extend(waker.map(Taken::Discard));
     }
 
     /// Puts a clone of `new` in the place of `old`, unless it wakes the same task.
@@ -25,11 +30,23 @@ impl Wakers {
             self.discard(old.replace(new.clone()));
         }
     }
+
+    #[cold]
+    fn release(&mut self) {
+        for taken in self.taken.drain(..) {
+            if let Taken::Wake(waker) = taken {
+                waker.wake();
+            }
+        }
+    }
 }
 
 /// Wakes, also if the work on the state ended in a panic. The lock has to be free by then.
 impl Drop for Wakers {
+    #[inline]
     fn drop(&mut self) {
-        self.wake.drain(..).for_each(Waker::wake);
+        if !self.taken.is_empty() {
+            self.release();
+        }
     }
 }

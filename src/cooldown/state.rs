@@ -313,7 +313,9 @@ impl State {
 
     /// Until when the gate is closed, if it is.
     pub(super) fn closed_until(&mut self, now: Instant) -> Option<Closed> {
-        self.closed = self.closed.filter(|closed| closed.until > now);
+        if self.closed.is_some_and(|closed| closed.until <= now) {
+            self.closed = None;
+        }
         self.closed
     }
 
@@ -397,6 +399,9 @@ impl State {
     /// to that, or else it is woken to set it. (Where too many are in flight, that is in the far future, and it
     /// needs no timer.) `looking` is the caller's own place, which needs no waking.
     fn release(&mut self, now: Instant, looking: Option<Place>, wakers: &mut Wakers) -> Option<Instant> {
+        if self.crowd.is_none() {
+            return None;
+        }
         let closed = self.closed_until(now);
         while self.waiting() > 0 {
             if self.is_full() {

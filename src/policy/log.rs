@@ -47,7 +47,9 @@ impl Log {
     }
 
     pub(super) fn depart(&mut self, at: Instant, amount: u64) {
-        while let Some(oldest) = self.stamps.front().filter(|oldest| later(oldest.at, self.window) <= at) {
+        while let Some(oldest) =
+            self.stamps.front().filter(|oldest| at.saturating_duration_since(oldest.at) >= self.window)
+        {
             self.used -= oldest.amount;
             self.stamps.pop_front();
         }
