@@ -90,6 +90,7 @@
 //! |---|---|---|
 //! | `keyed` | no | [a gate per key](cooldown) (`cooldown::keyed`) |
 //! | `serde` | no | `Serialize` for snapshots and records |
+//! | `testing` | no | `testing`: simulated upstreams with a quota, for your tests |
 //!
 //! # Time
 //!
@@ -111,6 +112,9 @@ mod request;
 pub mod retry;
 pub mod rollout;
 pub mod signal;
+#[cfg(feature = "testing")]
+#[cfg_attr(docsrs, doc(cfg(feature = "testing")))]
+pub mod testing;
 mod wait_reason;
 mod wakers;
 
