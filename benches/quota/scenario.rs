@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 use tower_cooldown::{
-    InvalidSetting,
+    Cost, InvalidSetting,
     policy::Quota,
-    testing::{Limit, Neighbour},
+    testing::{HintStyle, Limit, Neighbour},
 };
 
 /// An upstream, and what is known about it.
@@ -18,6 +18,32 @@ pub(crate) struct Scenario {
     pub(crate) demand: Demand,
     /// What someone would declare who knows the quota (as it is at the beginning), times a factor.
     pub(crate) declared: Declared,
+    /// The most calls at a time, where that is the limit.
+    pub(crate) concurrency: Option<usize>,
+    /// How it tells when to come again, and how it tells everything.
+    pub(crate) retry_after: HintStyle,
+    pub(crate) headers: HintStyle,
+}
+
+impl Scenario {
+    /// From when on how many calls a second are sustained.
+    pub(crate) fn rates(&self) -> Vec<(Duration, f64)> {
+        let limiter = crate::race::fresh_limiter(self);
+        let mut rates: Vec<(Duration, f64)> = Vec::new();
+        for second in 0..self.length.as_secs() {
+            let at = Duration::from_secs(second);
+            let rate = limiter.sustained_rate(at, Cost::one());
+            if rates.last().is_none_or(|(_, last)| *last != rate) {
+                rates.push((at, rate));
+            }
+        }
+        rates
+    }
+
+    /// How long a call occupies the upstream; it matters only where calls at a time are limited.
+    pub(crate) fn work(&self) -> Duration {
+        if self.concurrency.is_some() { Duration::from_millis(750) } else { Duration::ZERO }
+    }
 }
 
 /// Calls a time, and how many of them at once.
@@ -51,11 +77,6 @@ impl Declared {
         let quota = Quota::new(self.calls as u32, self.per.div_f64(factor));
         self.burst.map_or(quota.clone(), |burst| quota.and_then(|quota| quota.burst(burst))).expect("a quota")
     }
-
-    /// Calls a second.
-    pub(crate) fn rate(self) -> f64 {
-        self.calls / self.per.as_secs_f64()
-    }
 }
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -73,6 +94,9 @@ pub(crate) fn all() -> Result<Vec<Scenario>, InvalidSetting> {
         length: MINUTE * minutes,
         demand: Demand::Always,
         declared,
+        concurrency: None,
+        retry_after: HintStyle::RetryAfterSeconds,
+        headers: HintStyle::RateLimit,
     };
     let (window, bucket) = (Declared::window, Declared::bucket);
     let fixed_300 = || Ok(Limit::fixed_window(300, MINUTE)?.phase(PHASE));
@@ -86,8 +110,13 @@ pub(crate) fn all() -> Result<Vec<Scenario>, InvalidSetting> {
         new("aws-20", Limit::token_bucket(20, SECOND, 100)?, 20, bucket(20, SECOND, 100)),
         new("shopify-2", Limit::token_bucket(2, SECOND, 40)?, 40, bucket(2, SECOND, 40)),
         new("discord-50", Limit::fixed_window(50, SECOND)?.phase(PHASE), 10, window(50, SECOND)),
-        new("github-5000", Limit::fixed_window(5000, HOUR)?.phase(PHASE), 150, window(5000, HOUR)),
-        new("sliding-counter-300", Limit::sliding_counter(300, MINUTE)?.phase(PHASE), 40, window(300, MINUTE)),
+        new("github-5000", Limit::fixed_window(5000, HOUR)?.phase(PHASE), 360, window(5000, HOUR)),
+        new(
+            "sliding-counter-300",
+            Limit::sliding_counter(300, MINUTE)?.phase(PHASE),
+            40,
+            window(300, MINUTE),
+        ),
         new("sliding-log-300", Limit::sliding_log(300, MINUTE)?, 40, window(300, MINUTE)),
         new(
             "drop-300-to-120",
@@ -119,9 +148,25 @@ pub(crate) fn all() -> Result<Vec<Scenario>, InvalidSetting> {
         new("on-off-demand", Limit::token_bucket(5, SECOND, 50)?, 40, bucket(5, SECOND, 50)),
     ];
     for scenario in &mut all {
+        scenario.headers = match scenario.name.split('-').next() {
+            Some("openai" | "aws") => HintStyle::OpenAi,
+            Some("anthropic") => HintStyle::Anthropic,
+            Some("github") => HintStyle::GitHub,
+            Some("discord") => HintStyle::Discord,
+            Some("shopify") => HintStyle::Shopify,
+            _ => HintStyle::RateLimit,
+        };
         match scenario.name {
+            // These tell it to the millisecond.
+            "gemini-15-fixed" | "gemini-15-sliding" | "gemini-13-fixed" | "gemini-13-sliding"
+            | "discord-50" => {
+                scenario.retry_after = HintStyle::RetryAfter;
+            }
+            "concurrency-10" => scenario.concurrency = Some(10),
             "neighbour-steady" => scenario.neighbours.push(Neighbour::new(2, SECOND)?),
-            "neighbour-on-off" => scenario.neighbours.push(Neighbour::new(3, SECOND)?.on_off(MINUTE * 2, MINUTE * 3)),
+            "neighbour-on-off" => {
+                scenario.neighbours.push(Neighbour::new(3, SECOND)?.on_off(MINUTE * 2, MINUTE * 3))
+            }
             "on-off-demand" => scenario.demand = Demand::OnOff(MINUTE, MINUTE / 2),
             _ => {}
         }

@@ -12,10 +12,7 @@ use tokio::{
     sync::Semaphore,
     time::{Instant, sleep},
 };
-use tower::{
-    BoxError, ServiceExt, service_fn,
-    util::BoxCloneService,
-};
+use tower::{BoxError, ServiceExt, service_fn, util::BoxCloneService};
 
 const MAX: usize = 200;
 const DECREASE: f64 = 0.9;

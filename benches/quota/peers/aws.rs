@@ -9,10 +9,7 @@ use std::{
     time::Duration,
 };
 use tokio::time::{Instant, sleep};
-use tower::{
-    BoxError, ServiceExt, service_fn,
-    util::BoxCloneService,
-};
+use tower::{BoxError, ServiceExt, service_fn, util::BoxCloneService};
 
 const MIN_FILL_RATE: f64 = 0.5;
 const MIN_CAPACITY: f64 = 1.0;

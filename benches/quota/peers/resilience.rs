@@ -15,7 +15,8 @@ use tower::{
 use tower_resilience_adaptive::{AdaptiveLimiterLayer, Aimd};
 
 pub(crate) fn resilience_adaptive(upstream: impl Upstream, seed: u64) -> Client {
-    let limit = Aimd::builder().latency_threshold(Duration::from_secs(2)).build().expect("the defaults are in order");
+    let limit =
+        Aimd::builder().latency_threshold(Duration::from_secs(2)).build().expect("the defaults are in order");
     let maker = ExponentialBackoffMaker::new(
         Duration::from_millis(500),
         Duration::from_secs(30),

@@ -9,10 +9,7 @@ use std::{
     time::Duration,
 };
 use tokio::time::{Instant, sleep};
-use tower::{
-    BoxError, ServiceExt, service_fn,
-    util::BoxCloneService,
-};
+use tower::{BoxError, ServiceExt, service_fn, util::BoxCloneService};
 
 const K: f64 = 2.0;
 const SPAN: u64 = 120;
