@@ -74,7 +74,7 @@ pub(crate) struct Oracle {
 impl Oracle {
     pub(crate) fn find(scenario: &Scenario, callers: usize) -> Self {
         let mut best: Option<Result> = None;
-        for factor in [1.0, 0.99, 0.98, 0.97, 0.95, 0.92, 0.9, 0.85, 0.8, 0.7] {
+        for factor in [1.0, 0.99, 0.98, 0.97, 0.95, 0.92, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5] {
             let lane = Lane { scenario, hints: Hints::None, callers, seed: 1 };
             let pacer = Pacer::new(scenario.rates(), scenario.concurrency, factor);
             let result = drive(&lane, |upstream| cooldown(upstream, pacer.clone()));

@@ -72,6 +72,11 @@ impl Experience {
         self.steady = if is_steady { self.steady.saturating_add(1) } else { 0 };
     }
 
+    /// How many accepted calls pay for one refusal.
+    pub(super) fn price(&self, budget: f64) -> f64 {
+        if budget <= 0.0 || self.credit < 0.0 { f64::INFINITY } else { 1.0 / (PLANNED * budget) }
+    }
+
     /// The fewest calls in which anything can be learned about a rate: those of eight round trips, or of a closure.
     pub(super) fn least(&self, rate: f64, latency: f64) -> f64 {
         (rate * (8.0 * latency).max(self.closure)).max(16.0)
@@ -83,7 +88,7 @@ impl Experience {
             return f64::INFINITY;
         }
         let least = self.least(rate, latency);
-        let paid = (self.refused / (PLANNED * budget)).max(least);
+        let paid = (self.refused * self.price(budget)).max(least);
         // Quickly at first, while the rate is uncertain.
         let early = least * f64::from(self.steady.min(10)).exp2();
         let calls = paid.min(early);

@@ -57,8 +57,9 @@
 //!    measurements still disagree, as few as say anything. If more was refused than twice the budget pays for, the rate
 //!    does not rise until that has been made good.
 //! 7. **Calls in flight.** If a refusal says that too many calls were in flight
-//!    ([`Hints::concurrency`](crate::signal::Hints::concurrency)), it bounds those: one fewer than there were, and one
-//!    more after as many accepted calls as pay for a refusal. The rate is left alone.
+//!    ([`Hints::concurrency`](crate::signal::Hints::concurrency)), or if three in a row without a hint come just when
+//!    more are in flight than ever since the one before, it bounds those: one fewer than there were, and one more after
+//!    as many accepted calls as pay for a refusal. The rate is left alone.
 //!
 //! 5xx answers, timeouts and 503s say nothing about a quota and do not move the rate (a 503 closes the gate for as long
 //! as it says, or for half a second). Where the server tells its own counters, those decide alone as long as they can be
@@ -80,13 +81,14 @@
 //! The measurement is that of BBR's policer detection (Linux, `tcp_bbr.c`); the shape of the climb is that of CUBIC
 //! (RFC 9438); one event per flight is TCP's rule since NewReno (RFC 6582).
 
+mod cap;
 mod climb;
 mod cycle;
 mod experience;
 mod flight;
 mod pace;
 
-use self::{climb::Climb, cycle::Cycle, experience::Experience, flight::Flight, pace::Pace};
+use self::{cap::Cap, climb::Climb, cycle::Cycle, experience::Experience, flight::Flight, pace::Pace};
 use super::{Answer, Closing, Departure, Policy, Quota, escalation::EXHAUSTED};
 use crate::{Cost, InvalidSetting, WaitReason, signal::Verdict};
 use std::{mem, time::Duration};
@@ -111,15 +113,7 @@ pub struct Learned {
     /// Of accepted calls, in seconds, smoothed.
     latency: f64,
     in_flight: usize,
-    /// The most calls in flight, where the upstream limits those.
-    cap: Option<Cap>,
-}
-
-/// A bound on the calls in flight: one less at each refusal, one more when as many calls were accepted as pay for one.
-#[derive(Clone, Copy, Debug)]
-struct Cap {
-    most: usize,
-    accepted: f64,
+    cap: Cap,
 }
 
 const DEFAULT_BUDGET: f64 = 0.01;
@@ -145,7 +139,7 @@ impl Learned {
             experience: Experience::new(),
             latency: 0.0,
             in_flight: 0,
-            cap: None,
+            cap: Cap::new(),
         }
     }
 
@@ -198,9 +192,7 @@ impl Learned {
         let took = seconds_between(answer.departed, answer.at);
         self.latency = if self.latency == 0.0 { took } else { self.latency + 0.1 * (took - self.latency) };
         self.experience.accepted(self.budget);
-        if let Some(cap) = &mut self.cap {
-            cap.accepted(self.budget);
-        }
+        self.cap.accepted(self.experience.price(self.budget));
         let fresh = self.is_fresh(answer.departed);
         if fresh {
             if let Some(flight) = self.flight.take() {
@@ -265,8 +257,9 @@ impl Learned {
             return told.map(Closing::told);
         }
         self.last_event = Some(answer.at);
-        if answer.signal.hints.concurrency {
-            self.cap = Some(Cap::below(self.in_flight + 1));
+        let (concurrency, is_silent) =
+            (answer.signal.hints.concurrency, told.is_none() && self.flight.is_none());
+        if self.cap.refused(self.in_flight + 1, concurrency, is_silent) {
             return told.map(Closing::told);
         }
         let gap = self.climb.as_ref().map(|climb| 1.0 / climb.rate());
@@ -295,6 +288,7 @@ impl Policy for Learned {
 
     fn depart(&mut self, at: Instant, cost: Cost) {
         self.in_flight += 1;
+        self.cap.departed(self.in_flight);
         let late = self.pace.depart(at, self.gap(), cost.requests).as_secs_f64();
         let Some(cycle) = &mut self.cycle else {
             self.cycle = Some(Cycle::new(at));
@@ -330,8 +324,7 @@ impl Policy for Learned {
         let probing = self.flight.as_ref().is_some_and(|flight| {
             flight.is_long() || !flight.is_told && self.experience.closure() > 8.0 * self.latency
         });
-        let cap = self.cap.map(|cap| cap.most);
-        [unknown, probing.then_some(1), cap].into_iter().flatten().min()
+        [unknown, probing.then_some(1), self.cap.most()].into_iter().flatten().min()
     }
 
     fn trusts_readings(&self) -> bool {
@@ -364,19 +357,6 @@ impl Policy for Learned {
         let learned = Self { budget: self.budget, seed: self.seed, ..Self::new() };
         let climb = self.seed.map(Climb::from);
         *self = Self { climb, in_flight: self.in_flight, pace: self.pace.clone(), ..learned };
-    }
-}
-
-impl Cap {
-    const fn below(in_flight: usize) -> Self {
-        Self { most: if in_flight > 1 { in_flight - 1 } else { 1 }, accepted: 0.0 }
-    }
-
-    fn accepted(&mut self, budget: f64) {
-        self.accepted += 1.0;
-        if self.accepted * budget >= 1.0 {
-            *self = Self { most: self.most.saturating_add(1), accepted: 0.0 };
-        }
     }
 }
 

@@ -172,10 +172,10 @@ fn a_limit_on_calls_in_flight_is_learned_where_the_refusal_says_so() {
     assert_eq!(learned.answered(&Answer::new(&concurrency, time.at(0.1), time.at(0.2))), None);
     assert_eq!(learned.max_in_flight(), Some(10));
     assert_eq!(learned.rate(), before);
-    for n in 0..100 {
+    for n in 0..170 {
         call(&mut learned, &time, 1.0 + f64::from(n), &ACCEPTED);
     }
-    assert_eq!(learned.max_in_flight(), Some(11), "after a hundred calls it tries one more");
+    assert_eq!(learned.max_in_flight(), Some(11), "when a refusal is paid for it tries one more");
 }
 
 #[test]
