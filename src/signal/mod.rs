@@ -60,9 +60,15 @@
 //! ```
 
 mod classify;
+mod fields;
+mod grpc;
 mod hints;
 mod rejected;
 mod retry_after;
+pub mod services;
+mod structured;
+mod time;
+mod weigh;
 
 pub use self::{
     classify::{Bypassed, Classify, HttpClassifier, HttpResponse, WithRule},
@@ -122,8 +128,13 @@ pub struct Signal {
 impl Signal {
     /// A signal without hints or status.
     pub const fn new(verdict: Verdict) -> Self {
-        let hints =
-            Hints { retry_after: None, exhausted_for: None, concurrency: false, readings: Readings::new() };
+        let hints = Hints {
+            retry_after: None,
+            exhausted_for: None,
+            should_retry: None,
+            concurrency: false,
+            readings: Readings::new(),
+        };
         Self { verdict, hints, status: None, used: None, bypassed: false }
     }
 
