@@ -34,18 +34,17 @@ pub(super) fn weigh(
     if let Some(verdict) = body.and_then(|body| body.verdict) {
         signal.verdict = verdict;
     }
+    read_counters(&mut fields, status, headers, &mut signal.hints);
     signal.hints.concurrency = fields.concurrency;
     signal.hints.should_retry = fields.should_retry;
-    read_counters(&mut fields, status, headers, &mut signal.hints);
     if let Some(body) = body {
         merge(&mut signal.hints, &body.hints);
     }
     // A 403 is a limit only where something says so.
     let used_up = signal.hints.readings.into_iter().any(Reading::is_exhausted);
-    if status == StatusCode::FORBIDDEN && signal.verdict == Verdict::Refused {
-        if fields.is_limit && used_up || fields.retry_after.is_some() {
-            signal.verdict = Verdict::Throttled;
-        }
+    let is_evident = fields.is_limit && used_up || fields.retry_after.is_some();
+    if status == StatusCode::FORBIDDEN && signal.verdict == Verdict::Refused && is_evident {
+        signal.verdict = Verdict::Throttled;
     }
     if signal.verdict.is_pushback() {
         wait(&fields, grpc.is_some(), headers, body, max, &mut signal);
