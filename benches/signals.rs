@@ -69,7 +69,7 @@ fn response(status: u16, sets: &[&[(&'static str, &'static str)]]) -> Response<(
 
 fn measure(name: &'static str, response: &Response<()>) -> Row {
     let classifier = HttpClassifier::new();
-    let mut read = || black_box(classifier.classify(Ok::<_, &Infallible>(black_box(response))));
+    let read = || black_box(classifier.classify(Ok::<_, &Infallible>(black_box(response))));
     let allocations = allocation_counter::measure(|| {
         read();
     })
