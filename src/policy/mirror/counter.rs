@@ -15,6 +15,8 @@ pub(super) struct Counter {
     /// What is left, less what is in flight and what is kept back, at `at`.
     left: f64,
     at: Instant,
+    /// When the call left whose answer told that.
+    departed: Option<Instant>,
     /// When it is reset, if that was told.
     reset: Option<Instant>,
     shape: Shape,
@@ -49,6 +51,7 @@ enum Shape {
 #[derive(Clone, Copy, Debug, Default)]
 struct Evidence {
     /// The end of the window stayed where it was for so many readings, since.
+    end: Option<Instant>,
     same_end: u32,
     since: Option<Instant>,
     /// The refill rate, which was about the same for so many readings in which the end moved.
@@ -92,6 +95,7 @@ impl Counter {
             window: None,
             left: f64::INFINITY,
             at: Instant::now(),
+            departed: None,
             reset: None,
             shape: Shape::Unknown,
             slot: None,
@@ -136,8 +140,13 @@ impl Counter {
                 self.slot.unwrap_or(self.at).min(after(rate, 0.0))
             }
             Shape::Bucket { rate } => after(rate, units - self.left),
-            Shape::Mean { .. } if self.left >= units => self.slot.unwrap_or(self.at),
-            Shape::Mean { rate } => self.slot.unwrap_or(self.at).max(after(rate, units - self.left)),
+            Shape::Mean { rate } => {
+                // In a sliding window nothing is left most of the time, and something soon is.
+                let dry = self
+                    .reset
+                    .filter(|reset| self.left <= 0.0 && between(self.at, *reset) > SLACK + 3.0 / rate);
+                self.slot.unwrap_or(self.at).max(dry.unwrap_or(self.at))
+            }
             Shape::Window { .. } if self.left >= units => self.slot.unwrap_or(self.at),
             Shape::Window { .. } => self.reset.unwrap_or(self.at),
         };
@@ -154,10 +163,9 @@ impl Counter {
                 return;
             }
             Shape::Mean { rate } => {
-                self.left = (self.left + rate * between(self.at, at)).min(self.limit);
-                self.at = self.at.max(at);
                 let slot = self.slot.filter(|slot| between(*slot, at) < 0.01).unwrap_or(at);
                 self.slot = Some(later(slot, seconds(units / rate)));
+                return;
             }
             Shape::Window { length } => {
                 if let Some(reset) = self.reset.filter(|reset| at >= *reset) {
@@ -213,37 +221,48 @@ impl Counter {
                     self.slot = Some(self.slot.map_or(slot, |known| known.min(slot)));
                 }
             }
-            Shape::Unknown => {
+            Shape::Unknown | Shape::Mean { .. } => {
                 self.left = remaining;
                 self.reset = reset;
             }
-            Shape::Bucket { .. } | Shape::Mean { .. } => {
-                self.left = left;
+            Shape::Bucket { rate } => {
+                // An answer that was overtaken tells of an earlier level.
+                let overtaken = self.departed.is_some_and(|departed| answer.departed < departed);
+                let known = self.left + rate * between(self.at, at);
+                self.left = if overtaken { known.min(left) } else { left };
                 self.reset = reset;
             }
         }
+        self.departed = self.departed.max(Some(answer.departed));
         self.at = at;
     }
 
     /// What shape it has, with this reading.
     fn weigh(&mut self, remaining: f64, reset_in: Option<f64>, reset: Option<Instant>, at: Instant) -> Shape {
-        let mean = self.window.filter(|_| self.limit.is_finite()).map(|window| self.limit / window * OF_MEAN);
+        // Windows are told in whole seconds, so the rate of a short one is not exact.
+        let window = self.window.filter(|window| self.limit.is_finite() && *window >= 10.0);
+        let mean = window.map(|window| self.limit / window * OF_MEAN);
         let by_mean = mean.map_or(Shape::Unknown, |rate| Shape::Mean { rate });
         let (Some(reset_in), Some(reset)) = (reset_in, reset) else { return by_mean };
         let evidence = &mut self.evidence;
         let known = self.reset;
-        let stays = known.is_some_and(|known| distance(known, reset) < SLACK.max(0.02 * reset_in));
-        let rolled = known.is_some_and(|known| between(known, at) > -SLACK && reset > known);
+        let stays = evidence.end.is_some_and(|end| distance(end, reset) < SLACK);
+        let rolled = known.is_some_and(|known| between(known, at) > -SLACK && between(known, reset) > SLACK);
         if stays {
             evidence.same_end += 1;
             evidence.since.get_or_insert(at);
-        } else if !(rolled && evidence.same_end >= ENOUGH) {
-            evidence.same_end = 0;
-            evidence.since = None;
-            evidence.end_moved += 1;
+        } else {
+            evidence.end = Some(reset);
+            if !(rolled && evidence.same_end >= ENOUGH) {
+                evidence.same_end = 0;
+                evidence.since = None;
+                evidence.end_moved += 1;
+            }
         }
-        if reset_in > 0.0 && remaining < self.limit && self.limit.is_finite() {
-            let rate = (self.limit - remaining) / reset_in;
+        // What is left is rounded down, which matters where little is missing.
+        let missing = self.limit - remaining - 0.5;
+        if reset_in > 0.0 && missing > 4.0 && missing.is_finite() {
+            let rate = missing / reset_in;
             let agrees = (rate / evidence.rate - 1.0).abs() < 0.25;
             evidence.same_rate = if agrees { evidence.same_rate + 1 } else { 0 };
             evidence.rate = if agrees { 0.8 * evidence.rate + 0.2 * rate } else { rate };
@@ -259,7 +278,9 @@ impl Counter {
             };
             return Shape::Window { length: self.window.or(seen) };
         }
-        if evidence.same_rate >= ENOUGH && evidence.end_moved >= ENOUGH && !is_window {
+        // Of a policy that tells its window, the reset may be the time until anything is there, not all.
+        let is_full = mean.is_none_or(|mean| (evidence.rate / mean - 1.0).abs() < 0.25);
+        if evidence.same_rate >= ENOUGH && evidence.end_moved >= ENOUGH && is_full {
             return Shape::Bucket { rate: evidence.rate };
         }
         by_mean
