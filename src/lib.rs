@@ -88,6 +88,7 @@
 //!
 //! | feature | default | |
 //! |---|---|---|
+//! | `body` | no | `BodyHintsLayer`: limits that a service tells in the body of its answer |
 //! | `serde` | no | `Serialize` for snapshots and records |
 //!
 //! # Time
@@ -98,6 +99,9 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "body")]
+#[cfg_attr(docsrs, doc(cfg(feature = "body")))]
+pub mod body_hints;
 pub mod cooldown;
 pub mod cost;
 mod deferred;
@@ -113,6 +117,8 @@ pub mod signal;
 mod wait_reason;
 mod wakers;
 
+#[cfg(feature = "body")]
+pub use self::body_hints::{BodyHintsLayer, BodyHintsService};
 pub use self::{
     cooldown::{AdaptiveCooldown, AdaptiveCooldownLayer, Handle},
     cost::Cost,

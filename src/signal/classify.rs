@@ -1,4 +1,4 @@
-use super::{DEFAULT_MAX_RETRY_AFTER, Hints, Rejected, Signal, Verdict, parse_retry_after};
+use super::{BodyHints, DEFAULT_MAX_RETRY_AFTER, Hints, Rejected, Signal, Verdict, parse_retry_after};
 use http::{
     Extensions, HeaderMap, Response, StatusCode,
     header::{DATE, RETRY_AFTER},
@@ -139,13 +139,17 @@ impl HttpClassifier {
 
     fn read<Res: HttpResponse>(&self, response: &Res) -> Signal {
         let status = response.status();
-        let verdict = verdict_of(status);
+        let told = response.extensions().get::<BodyHints>();
+        let verdict = told.and_then(|told| told.verdict).unwrap_or(verdict_of(status));
         let mut signal = Signal::new(verdict).status(status);
         if verdict.is_pushback() {
             if let Some(rejected) = response.extensions().get::<Rejected>() {
                 return Signal::new(Verdict::Rejected).status(status).retry_after(rejected.retry_after);
             }
             signal.hints = self.hints(response.headers());
+        }
+        if let Some(told) = told {
+            signal.hints = or(signal.hints, told.hints);
         }
         signal.bypassed = response.extensions().get::<Bypassed>().is_some();
         signal
@@ -213,6 +217,16 @@ where
 impl<F> fmt::Debug for WithRule<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("WithRule").field("base", &self.base).field("rule", &type_name::<F>()).finish()
+    }
+}
+
+/// What the header fields say, and where they say nothing, what the body says.
+fn or(head: Hints, body: Hints) -> Hints {
+    Hints {
+        retry_after: head.retry_after.or(body.retry_after),
+        exhausted_for: head.exhausted_for.or(body.exhausted_for),
+        concurrency: head.concurrency || body.concurrency,
+        readings: if head.readings.is_empty() { body.readings } else { head.readings },
     }
 }
 
