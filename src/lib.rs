@@ -25,6 +25,7 @@
 //! | [`AdaptiveCooldownLayer`] | [waits before calls and after 429s](cooldown), by a [policy] |
 //! | [`MicroBatchLayer`] | [small groups with a pause](micro_batch) |
 //! | [`FallbackLayer`] | [a second service](fallback) |
+//! | `BodyHintsLayer` (feature `body`) | reads limits that are told in the body |
 //! | [`RetryPolicy`](retry::RetryPolicy) | [a policy](retry) for tower's own `RetryLayer` |
 //!
 //! # The stack
