@@ -367,7 +367,7 @@ fn span(name: &str) -> Option<Duration> {
 }
 
 /// Tells one policy from another: FNV-1a, which is the same in every process.
-pub(super) fn policy(name: &str) -> u64 {
+pub(crate) fn policy(name: &str) -> u64 {
     let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     });

@@ -99,6 +99,9 @@ pub use self::{
     retry_after::{DEFAULT_MAX_RETRY_AFTER, parse_retry_after},
 };
 
+#[cfg(feature = "body")]
+pub(crate) use self::fields::policy as policy_id;
+
 use crate::Cost;
 use http::StatusCode;
 use std::time::Duration;

@@ -27,8 +27,7 @@ use tokio::time::Instant;
 pub(crate) struct Mirrored {
     policy: Box<dyn Policy>,
     in_flight: InFlight,
-    /// Not there until a response tells of a counter.
-    counters: Option<Box<Vec<Counter>>>,
+    counters: Vec<Counter>,
 }
 
 /// What the calls in flight cost.
@@ -44,7 +43,7 @@ const MAX_COUNTERS: usize = 6;
 
 impl Mirrored {
     pub(crate) const fn new(policy: Box<dyn Policy>) -> Self {
-        Self { policy, in_flight: InFlight { requests: 0, input: 0, output: 0 }, counters: None }
+        Self { policy, in_flight: InFlight { requests: 0, input: 0, output: 0 }, counters: Vec::new() }
     }
 
     pub(crate) fn policy(&self) -> &dyn Policy {
@@ -52,9 +51,11 @@ impl Mirrored {
     }
 
     pub(crate) fn departure(&self, arrived: Instant, cost: Cost) -> Departure {
-        let Some(counters) = &self.counters else { return self.policy.departure(arrived, cost) };
+        if self.counters.is_empty() {
+            return self.policy.departure(arrived, cost);
+        }
         let (mut at, mut is_sure) = (arrived, false);
-        for counter in counters.iter() {
+        for counter in &self.counters {
             match counter.departure(arrived, units(counter.unit(), cost)) {
                 Told::Nothing => {}
                 Told::NotBefore(time) => at = at.max(time),
@@ -76,7 +77,7 @@ impl Mirrored {
     pub(crate) fn depart(&mut self, at: Instant, cost: Cost) {
         self.policy.depart(at, cost);
         self.in_flight.add(cost);
-        for counter in self.counters.iter_mut().flat_map(|counters| counters.iter_mut()) {
+        for counter in &mut self.counters {
             counter.depart(at, units(counter.unit(), cost));
         }
     }
@@ -84,7 +85,7 @@ impl Mirrored {
     pub(crate) fn recall(&mut self, at: Instant, cost: Cost) {
         self.policy.recall(at, cost);
         self.in_flight.remove(cost);
-        for counter in self.counters.iter_mut().flat_map(|counters| counters.iter_mut()) {
+        for counter in &mut self.counters {
             counter.give_back(units(counter.unit(), cost));
         }
     }
@@ -103,7 +104,7 @@ impl Mirrored {
         self.in_flight.remove(answer.cost);
         let readings = &answer.signal.hints.readings;
         if !readings.is_empty() {
-            let counters = self.counters.get_or_insert_default();
+            let counters = &mut self.counters;
             for reading in readings {
                 let known = counters.iter().position(|counter| counter.is_of(reading));
                 let index = known.unwrap_or_else(|| {
@@ -116,10 +117,8 @@ impl Mirrored {
                 counters[index].read(reading, answer, self.in_flight.units(reading.unit));
             }
         }
-        if let Some(counters) = &mut self.counters {
-            let refused = answer.signal.verdict == Verdict::Throttled && answer.current;
-            counters.iter_mut().for_each(|counter| counter.judge(refused, answer));
-        }
+        let refused = answer.signal.verdict == Verdict::Throttled && answer.current;
+        self.counters.iter_mut().for_each(|counter| counter.judge(refused, answer));
         self.policy.answered(answer)
     }
 
@@ -127,13 +126,13 @@ impl Mirrored {
         self.policy.max_in_flight().filter(|_| {
             // A policy that stands back does so here, too.
             let sure = |counter: &Counter| counter.unit() == Unit::Requests && counter.is_sure();
-            !self.policy.trusts_readings() || !self.counters.iter().any(|counters| counters.iter().any(sure))
+            !self.policy.trusts_readings() || !self.counters.iter().any(sure)
         })
     }
 
     pub(crate) fn reset(&mut self) {
         self.policy.reset();
-        self.counters = None;
+        self.counters = Vec::new();
     }
 }
 
