@@ -24,6 +24,7 @@
 //! |---|---|
 //! | [`AdaptiveCooldownLayer`] | [waits before calls and after 429s](cooldown), by a [policy] |
 //! | [`MicroBatchLayer`] | [small groups with a pause](micro_batch) |
+//! | [`CoalesceLayer`] | [many requests, one call](coalesce) |
 //! | [`FallbackLayer`] | [a second service](fallback) |
 //! | [`RetryPolicy`](retry::RetryPolicy) | [a policy](retry) for tower's own `RetryLayer` |
 //!
@@ -98,6 +99,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 
+pub mod coalesce;
 pub mod cooldown;
 mod deferred;
 mod error;
@@ -113,6 +115,7 @@ mod wait_reason;
 mod wakers;
 
 pub use self::{
+    coalesce::{Coalesce, CoalesceLayer},
     cooldown::{AdaptiveCooldown, AdaptiveCooldownLayer, Handle},
     error::InvalidSetting,
     fallback::{Fallback, FallbackLayer},

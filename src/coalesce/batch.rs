@@ -1,0 +1,271 @@
+//! One batch: its requests while it is open, and a place for the result of each.
+
+use super::{BatchError, core::Cost};
+use crate::wakers::Wakers;
+use std::{
+    fmt, mem,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, Waker},
+};
+use tokio::{sync::Semaphore, time::Instant};
+
+/// What made a batch close.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
+#[non_exhaustive]
+pub enum Trigger {
+    /// It had its number of items, or the next request would have been too many.
+    Items,
+    /// It had its weight, or the next request would have been too much.
+    Weight,
+    /// The tick ended.
+    Tick,
+    /// The linger was over.
+    Linger,
+    /// Nothing else of its key was in flight, or a batch had just ended.
+    Idle,
+    /// The waiting room was full.
+    Exhausted,
+    /// [`Handle::flush`](super::Handle::flush).
+    Flush,
+    /// [`Handle::drain`](super::Handle::drain).
+    Drain,
+    /// A request that makes a batch of its own: it is oversize, or there were too many keys.
+    Alone,
+}
+
+impl Trigger {
+    /// All triggers, in the order of the tables.
+    pub const ALL: [Self; 9] = [
+        Self::Items,
+        Self::Weight,
+        Self::Tick,
+        Self::Linger,
+        Self::Idle,
+        Self::Exhausted,
+        Self::Flush,
+        Self::Drain,
+        Self::Alone,
+    ];
+
+    /// The name in logs and tables.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Items => "items",
+            Self::Weight => "weight",
+            Self::Tick => "tick",
+            Self::Linger => "linger",
+            Self::Idle => "idle",
+            Self::Exhausted => "exhausted",
+            Self::Flush => "flush",
+            Self::Drain => "drain",
+            Self::Alone => "alone",
+        }
+    }
+}
+
+/// What a caller gets.
+pub(super) type Answer<T, E> = Result<T, BatchError<E>>;
+
+/// A batch that its callers and the task that sends it share.
+pub(super) struct Batch<Req, T, E> {
+    state: Mutex<State<Req, T, E>>,
+    /// When its first request came.
+    pub(super) since: Instant,
+    room: Arc<Semaphore>,
+}
+
+struct State<Req, T, E> {
+    /// By caller, while the batch is open; `None` once the caller has gone.
+    requests: Vec<Option<(Req, Cost)>>,
+    slots: Vec<Slot<T, E>>,
+    cost: Cost,
+    /// Callers that wait.
+    waiting: usize,
+    closed: Option<Trigger>,
+    /// The task that minds this batch.
+    watcher: Option<Waker>,
+}
+
+enum Slot<T, E> {
+    Waiting(Option<Waker>),
+    Done(Answer<T, E>),
+    /// The caller has gone, or has its answer.
+    Over,
+}
+
+/// The requests of a closed batch, in the order in which they came.
+pub(super) struct Load<Req> {
+    pub(super) requests: Vec<Req>,
+    /// Whose they are.
+    pub(super) callers: Vec<usize>,
+    pub(super) cost: Cost,
+    pub(super) trigger: Trigger,
+}
+
+impl<Req, T, E> Batch<Req, T, E> {
+    pub(super) fn new(room: &Arc<Semaphore>, capacity: usize) -> Self {
+        let state = State {
+            requests: Vec::with_capacity(capacity),
+            slots: Vec::with_capacity(capacity),
+            cost: Cost::default(),
+            waiting: 0,
+            closed: None,
+            watcher: None,
+        };
+        Self { state: Mutex::new(state), since: Instant::now(), room: Arc::clone(room) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State<Req, T, E>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is in it.
+    pub(super) fn cost(&self) -> Cost {
+        self.lock().cost
+    }
+
+    /// Adds a request. Its number.
+    pub(super) fn push(&self, request: Req, cost: Cost) -> usize {
+        let mut state = self.lock();
+        state.cost = state.cost.plus(cost);
+        state.waiting += 1;
+        state.requests.push(Some((request, cost)));
+        state.slots.push(Slot::Waiting(None));
+        state.slots.len() - 1
+    }
+
+    /// Nobody is added any more. The task that minds it is to be woken.
+    pub(super) fn close(&self, trigger: Trigger, wakers: &mut Wakers) {
+        let mut state = self.lock();
+        state.closed.get_or_insert(trigger);
+        wakers.wake(state.watcher.take());
+    }
+
+    pub(super) fn wake_watcher(&self, wakers: &mut Wakers) {
+        wakers.wake(self.lock().watcher.take());
+    }
+
+    /// Whether somebody waits for it still. If so, the task is woken when that changes, or the batch closes.
+    pub(super) fn watch(&self, cx: &Context<'_>, wakers: &mut Wakers) -> bool {
+        let mut state = self.lock();
+        if state.waiting > 0 {
+            wakers.replace(&mut state.watcher, cx.waker());
+        }
+        state.waiting > 0
+    }
+
+    pub(super) fn is_awaited(&self) -> bool {
+        self.lock().waiting > 0
+    }
+
+    /// Closes it, if it is not yet, and takes the requests out.
+    pub(super) fn take(&self, trigger: Trigger) -> Load<Req> {
+        let mut state = self.lock();
+        let trigger = *state.closed.get_or_insert(trigger);
+        let requests = mem::take(&mut state.requests);
+        let mut load = Load {
+            requests: Vec::with_capacity(requests.len()),
+            callers: Vec::with_capacity(requests.len()),
+            cost: state.cost,
+            trigger,
+        };
+        for (caller, request) in requests.into_iter().enumerate() {
+            if let Some((request, _)) = request {
+                load.requests.push(request);
+                load.callers.push(caller);
+            }
+        }
+        load
+    }
+
+    /// Gives the callers their answers, and makes room for as many requests.
+    pub(super) fn deliver(&self, answers: impl Iterator<Item = (usize, Answer<T, E>)>) {
+        let mut wakers = Vec::new();
+        let mut unwanted = Vec::new();
+        let mut delivered = 0;
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        for (caller, answer) in answers {
+            delivered += 1;
+            let slot = &mut state.slots[caller];
+            if let Slot::Waiting(waker) = slot {
+                if let Some(waker) = waker.take() {
+                    if wakers.capacity() == 0 {
+                        wakers.reserve_exact(state.waiting);
+                    }
+                    wakers.push(waker);
+                }
+                *slot = Slot::Done(answer);
+                state.waiting -= 1;
+            } else {
+                unwanted.push(answer);
+            }
+        }
+        drop(guard);
+        self.room.add_permits(delivered);
+        // One caller's executor, or the result of one who has gone, must not harm the others.
+        for waker in wakers {
+            drop(catch_unwind(AssertUnwindSafe(|| waker.wake())));
+        }
+        drop(catch_unwind(AssertUnwindSafe(|| drop(unwanted))));
+    }
+
+    /// All that wait without an answer get this one. `sent` says whose requests were taken out before.
+    pub(super) fn fail(&self, sent: &[usize], error: &BatchError<E>) {
+        // Those that were not taken out still hold the room of one request each.
+        let queued = mem::take(&mut self.lock().requests);
+        let here = queued.iter().enumerate().filter(|(_, request)| request.is_some()).map(|(n, _)| n);
+        self.deliver(sent.iter().copied().chain(here).map(|caller| (caller, Err(error.share()))));
+    }
+
+    /// A caller asks for its answer.
+    pub(super) fn poll(&self, caller: usize, cx: &Context<'_>) -> Poll<Answer<T, E>> {
+        let mut wakers = Wakers::default();
+        let mut state = self.lock();
+        let slot = &mut state.slots[caller];
+        if let Slot::Waiting(waker) = slot {
+            wakers.replace(waker, cx.waker());
+            drop(state); // before the wakers
+            return Poll::Pending;
+        }
+        match mem::replace(slot, Slot::Over) {
+            Slot::Done(answer) => Poll::Ready(answer),
+            Slot::Waiting(_) | Slot::Over => unreachable!("a caller that has its answer asks no more"),
+        }
+    }
+
+    /// A caller goes away. Before the batch is sent its request leaves with it.
+    pub(super) fn leave(&self, caller: usize) {
+        let mut wakers = Wakers::default();
+        let mut state = self.lock();
+        let slot = mem::replace(&mut state.slots[caller], Slot::Over);
+        let request = state.requests.get_mut(caller).and_then(Option::take);
+        if let Some((_, cost)) = &request {
+            state.cost = state.cost.minus(*cost);
+        }
+        if matches!(slot, Slot::Waiting(_)) {
+            state.waiting -= 1;
+            if state.waiting == 0 {
+                wakers.wake(state.watcher.take());
+            }
+        }
+        drop(state);
+        if request.is_some() {
+            self.room.add_permits(1);
+        }
+        drop(wakers);
+    }
+}
+
+impl<Req, T, E> fmt::Debug for Batch<Req, T, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.lock();
+        f.debug_struct("Batch")
+            .field("cost", &state.cost)
+            .field("waiting", &state.waiting)
+            .field("closed", &state.closed)
+            .finish_non_exhaustive()
+    }
+}
