@@ -1,6 +1,9 @@
 //! One batch: its requests while it is open, and a place for the result of each.
 
-use super::{BatchError, core::Cost};
+use super::{
+    BatchError,
+    core::{Cost, Limits, Place},
+};
 use crate::wakers::Wakers;
 use std::{
     fmt, mem,
@@ -88,6 +91,22 @@ struct State<Req, T, E> {
     watcher: Option<Waker>,
 }
 
+/// A request has come into a batch.
+pub(super) struct Joined {
+    pub(super) caller: usize,
+    pub(super) full: Option<Trigger>,
+}
+
+impl<Req, T, E> State<Req, T, E> {
+    fn push(&mut self, request: Req, cost: Cost) -> usize {
+        self.cost = self.cost.plus(cost);
+        self.waiting += 1;
+        self.requests.push(Some((request, cost)));
+        self.slots.push(Slot::Waiting(None));
+        self.slots.len() - 1
+    }
+}
+
 enum Slot<T, E> {
     Waiting(Option<Waker>),
     Done(Answer<T, E>),
@@ -105,8 +124,9 @@ pub(super) struct Load<Req> {
 }
 
 impl<Req, T, E> Batch<Req, T, E> {
-    pub(super) fn new(room: &Arc<Semaphore>, capacity: usize) -> Self {
-        let state = State {
+    /// A batch with its first request, whose number is 0.
+    pub(super) fn new(room: &Arc<Semaphore>, capacity: usize, request: Req, cost: Cost) -> Self {
+        let mut state = State {
             requests: Vec::with_capacity(capacity),
             slots: Vec::with_capacity(capacity),
             cost: Cost::default(),
@@ -114,6 +134,7 @@ impl<Req, T, E> Batch<Req, T, E> {
             closed: None,
             watcher: None,
         };
+        state.push(request, cost);
         Self { state: Mutex::new(state), since: Instant::now(), room: Arc::clone(room) }
     }
 
@@ -121,19 +142,15 @@ impl<Req, T, E> Batch<Req, T, E> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What is in it.
-    pub(super) fn cost(&self) -> Cost {
-        self.lock().cost
-    }
-
-    /// Adds a request. Its number.
-    pub(super) fn push(&self, request: Req, cost: Cost) -> usize {
+    /// Adds a request, if its place is here: its number, and what it makes the batch close for.
+    pub(super) fn offer(&self, request: Req, cost: Cost, limits: &Limits) -> Result<Joined, (Req, Place)> {
         let mut state = self.lock();
-        state.cost = state.cost.plus(cost);
-        state.waiting += 1;
-        state.requests.push(Some((request, cost)));
-        state.slots.push(Slot::Waiting(None));
-        state.slots.len() - 1
+        let full = match limits.place(state.cost, cost) {
+            Place::Join => None,
+            Place::Fill(trigger) => Some(trigger),
+            elsewhere => return Err((request, elsewhere)),
+        };
+        Ok(Joined { caller: state.push(request, cost), full })
     }
 
     /// Nobody is added any more. The task that minds it is to be woken.

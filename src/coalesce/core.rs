@@ -213,9 +213,11 @@ impl<B> Lane<B> {
     }
 
     /// A batch has ended. Whether the task that sent it goes on as the collector; else it is over.
+    ///
+    /// It does so also where there is no work: those who have just been answered come again at once, if at all.
     pub(super) fn sent(&mut self) -> bool {
         self.completed = self.open.is_some();
-        if !self.collecting && self.front().is_some() {
+        if !self.collecting {
             self.collecting = true;
             return true;
         }
@@ -321,11 +323,13 @@ mod tests {
         assert!(!lane.wants_collector(MAX), "both are in flight");
         assert!(lane.sent(), "goes on with the third");
         assert!(lane.completed());
+        assert!(!lane.sent(), "one collects");
         assert_eq!(lane.pop_front(), Some(3));
         lane.collected();
-        assert!(!lane.sent());
         assert!(!lane.is_idle());
-        assert!(!lane.sent());
+        assert!(lane.sent(), "looks once more");
+        assert!(!lane.is_idle());
+        lane.stop_collecting();
         assert!(lane.is_idle());
     }
 

@@ -1,4 +1,8 @@
-use super::{BatchError, Handle, Overflow, ResponseFuture, Split, Whole, layer::Settings, shared::Shared};
+use super::{
+    BatchError, Handle, Overflow, ResponseFuture, Split, Whole,
+    layer::Settings,
+    shared::{Seat, Shared},
+};
 use futures::future::BoxFuture;
 use std::{
     fmt,
@@ -25,7 +29,8 @@ enum Room {
     None,
     /// It keeps its place in the queue while it is polled again.
     Queued(BoxFuture<'static, Result<OwnedSemaphorePermit, AcquireError>>),
-    Reserved(OwnedSemaphorePermit),
+    /// A permit of the room is ours.
+    Reserved,
 }
 
 impl<S, Req, T, K, P> Coalesce<S, Req, T, K, P>
@@ -56,25 +61,26 @@ where
     {
         if let Room::None = self.room {
             let room = &self.shared.room;
-            self.room = match Arc::clone(room).try_acquire_owned() {
-                Ok(permit) => Room::Reserved(permit),
-                Err(_) if room.is_closed() => return Poll::Ready(Err(BatchError::Closed)),
+            self.room = match Seat::take(room) {
+                Some(seat) => {
+                    seat.keep();
+                    Room::Reserved
+                }
+                None if room.is_closed() => return Poll::Ready(Err(BatchError::Closed)),
                 // The call will say so, or find that there is room by then.
-                Err(_) if self.shared.settings.overflow == Overflow::Reject => return Poll::Ready(Ok(())),
-                Err(_) => {
+                None if self.shared.settings.overflow == Overflow::Reject => return Poll::Ready(Ok(())),
+                None => {
                     self.shared.exhausted();
                     Room::Queued(Box::pin(Arc::clone(room).acquire_owned()))
                 }
             };
         }
         if let Room::Queued(permit) = &mut self.room {
-            match ready!(permit.as_mut().poll(cx)) {
-                Ok(permit) => self.room = Room::Reserved(permit),
-                Err(_) => {
-                    self.room = Room::None;
-                    return Poll::Ready(Err(BatchError::Closed));
-                }
-            }
+            let permit = ready!(permit.as_mut().poll(cx));
+            self.room = Room::None;
+            let Ok(permit) = permit else { return Poll::Ready(Err(BatchError::Closed)) };
+            permit.forget();
+            self.room = Room::Reserved;
         }
         Poll::Ready(Ok(()))
     }
@@ -100,11 +106,19 @@ where
     }
 
     fn call(&mut self, request: Req) -> Self::Future {
-        let permit = match std::mem::take(&mut self.room) {
-            Room::Reserved(permit) => Some(permit),
-            Room::None | Room::Queued(_) => None,
-        };
-        self.shared.enter(permit, request)
+        let reserved = matches!(std::mem::take(&mut self.room), Room::Reserved);
+        self.shared.enter(reserved, request)
+    }
+}
+
+impl<S, Req, T, K, P> Drop for Coalesce<S, Req, T, K, P>
+where
+    S: Service<Vec<Req>>,
+{
+    fn drop(&mut self) {
+        if let Room::Reserved = self.room {
+            self.shared.room.add_permits(1);
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{
     BatchError, ResponseFuture,
-    batch::{Batch, Load, Trigger},
+    batch::{Batch, Joined, Load, Trigger},
     core::{Cost, Lane, Linger, Place},
     layer::Settings,
     task::Task,
@@ -17,7 +17,7 @@ use std::{
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
 };
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, Semaphore};
 
 pub(super) struct Shared<S, Req, T, E, K, P> {
     lanes: Mutex<Lanes<K, Arc<Batch<Req, T, E>>>>,
@@ -54,13 +54,10 @@ impl<K: Hash + Eq, B> Lanes<K, B> {
     where
         K: Clone,
     {
-        if !self.by_key.contains_key(key) {
-            if self.by_key.len() >= max_keys {
-                return None;
-            }
-            self.by_key.insert(key.clone(), Lane::default());
+        if self.by_key.len() >= max_keys && !self.by_key.contains_key(key) {
+            return None;
         }
-        self.by_key.get_mut(key)
+        Some(self.by_key.entry(key.clone()).or_default())
     }
 
     fn all_mut(&mut self) -> impl Iterator<Item = &mut Lane<B>> {
@@ -69,6 +66,12 @@ impl<K: Hash + Eq, B> Lanes<K, B> {
 
     fn is_idle(&self) -> bool {
         self.by_key.is_empty() && self.crowd.is_idle()
+    }
+}
+
+fn close<Req, T, E>(lane: &mut Lane<Arc<Batch<Req, T, E>>>, trigger: Trigger, wakers: &mut Wakers) {
+    if let Some(batch) = lane.close() {
+        batch.close(trigger, wakers);
     }
 }
 
@@ -119,43 +122,35 @@ where
         if lanes.draining {
             return Err(BatchError::Closed);
         }
+        let limits = &settings.limits;
         let (lane, crowded) = match lanes.enter(key, settings.max_keys.get()) {
             Some(lane) => (lane, false),
             None => (&mut lanes.crowd, true),
         };
-        let open = lane.open.as_ref().map(|batch| batch.cost()).unwrap_or_default();
-        let place = match settings.limits.place(open, cost) {
-            Place::Refuse => Place::Refuse,
-            _ if crowded => Place::Alone,
-            place => place,
-        };
-        let close = |lane: &mut Lane<Arc<Batch<Req, T, E>>>, trigger, wakers: &mut Wakers| {
-            if let Some(batch) = lane.close() {
-                batch.close(trigger, wakers);
+        let offered = match &lane.open {
+            Some(open) if !crowded => {
+                open.offer(request, cost, limits).map(|joined| (Arc::clone(open), joined))
             }
+            _ => Err((request, limits.place(Cost::default(), cost))),
         };
-        match place {
-            Place::Refuse => {
-                if lane.is_idle() && !crowded {
+        let (batch, Joined { caller, full }) = match offered {
+            Ok(joined) => joined,
+            Err((_, Place::Refuse)) => {
+                if !crowded && lane.is_idle() {
                     lanes.by_key.remove(key);
                 }
                 return Err(BatchError::Oversize { items: cost.items, weight: cost.weight });
             }
-            Place::Next(trigger) => close(lane, trigger, &mut wakers),
-            Place::Alone => close(lane, Trigger::Weight, &mut wakers),
-            Place::Join | Place::Fill(_) => {}
-        }
-        if lane.open.is_none() {
-            let hint = self.last_size.load(Relaxed).next_power_of_two().min(settings.limits.max_items.get());
-            let hint = if place == Place::Alone { 1 } else { hint };
-            lane.open(Arc::new(Batch::new(&self.room, hint)));
-        }
-        let batch = Arc::clone(lane.open.as_ref().expect("one was opened"));
-        let caller = batch.push(request, cost);
-        let full = match place {
-            Place::Alone => Some(Trigger::Alone),
-            Place::Fill(trigger) => Some(trigger),
-            _ => settings.limits.reached_by(batch.cost()),
+            Err((request, place)) => {
+                let alone = crowded || place == Place::Alone;
+                let trigger = if let Place::Next(trigger) = place { trigger } else { Trigger::Alone };
+                close(lane, trigger, &mut wakers);
+                let hint = self.last_size.load(Relaxed).next_power_of_two().min(limits.max_items.get());
+                let batch = Arc::new(Batch::new(&self.room, if alone { 1 } else { hint }, request, cost));
+                lane.open(Arc::clone(&batch));
+                let full = if alone { Some(Trigger::Alone) } else { limits.reached_by(cost) };
+                (batch, Joined { caller: 0, full })
+            }
         };
         if let Some(trigger) = full {
             close(lane, trigger, &mut wakers);
@@ -173,9 +168,7 @@ where
         let mut lanes = self.lock();
         lanes.draining |= trigger == Trigger::Drain;
         for lane in lanes.all_mut() {
-            if let Some(batch) = lane.close() {
-                batch.close(trigger, &mut wakers);
-            }
+            close(lane, trigger, &mut wakers);
         }
         drop(lanes);
         drop(wakers);
@@ -224,6 +217,17 @@ where
             self.idle.notify_waiters();
         }
         result
+    }
+
+    /// Whether anything is left to collect; if not, the collector is over.
+    pub(super) fn has_work(&self, key: &LaneOf<K>) -> bool {
+        self.with(key, |lane, _| {
+            let work = lane.front().is_some();
+            if !work {
+                lane.stop_collecting();
+            }
+            work
+        })
     }
 
     /// Takes the next batch that somebody waits for, and says whether another task should collect. `None`: there is
@@ -294,31 +298,49 @@ where
     K: Hash + Eq + Clone + Send + Sync + 'static,
     P: super::split::Split<Req, S::Response, S::Error> + Send + Sync + 'static,
 {
-    /// Takes a request in, if there is room.
-    pub(super) fn enter(
-        self: &Arc<Self>,
-        permit: Option<OwnedSemaphorePermit>,
-        request: Req,
-    ) -> ResponseFuture<Req, T, S::Error> {
-        // Code of others, which may panic: nothing is held here but the permit.
-        let read = catch_unwind(AssertUnwindSafe(|| self.settings.read(&request)));
-        let Ok((key, cost)) = read else { return ResponseFuture::failed(BatchError::Panicked) };
-        let Some(permit) = permit.or_else(|| Arc::clone(&self.room).try_acquire_owned().ok()) else {
+    /// Takes a request in, if there is room. `reserved` says that there is, for this one.
+    pub(super) fn enter(self: &Arc<Self>, reserved: bool, request: Req) -> ResponseFuture<Req, T, S::Error> {
+        let seat = if reserved { Some(Seat(&self.room)) } else { Seat::take(&self.room) };
+        let Some(seat) = seat else {
             if self.room.is_closed() {
                 return ResponseFuture::failed(BatchError::Closed);
             }
             self.exhausted();
             return ResponseFuture::failed(BatchError::Rejected);
         };
+        // Code of others, which may panic: nothing is held here but the seat.
+        let read = catch_unwind(AssertUnwindSafe(|| self.settings.read(&request)));
+        let Ok((key, cost)) = read else { return ResponseFuture::failed(BatchError::Panicked) };
         match self.place(request, &key, cost) {
             Err(error) => ResponseFuture::failed(error),
             Ok(Entry { batch, caller, start, crowded }) => {
-                permit.forget(); // the batch gives it back
+                seat.keep(); // the batch gives it back
                 if let Some(start) = start {
                     Task::spawn(self, (!crowded).then_some(key), start);
                 }
                 ResponseFuture::waiting(batch, caller)
             }
         }
+    }
+}
+
+/// A place in the waiting room. Given back when it is dropped.
+pub(super) struct Seat<'a>(&'a Semaphore);
+
+impl<'a> Seat<'a> {
+    pub(super) fn take(room: &'a Semaphore) -> Option<Self> {
+        room.try_acquire().ok()?.forget();
+        Some(Self(room))
+    }
+
+    /// Somebody else gives it back.
+    pub(super) const fn keep(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Seat<'_> {
+    fn drop(&mut self) {
+        self.0.add_permits(1);
     }
 }

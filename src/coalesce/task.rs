@@ -92,6 +92,10 @@ where
             // events: the requests that come together are together then.
             tokio::task::yield_now().await;
         }
+        if !self.shared.has_work(&self.lane) {
+            self.stage = Stage::Over;
+            return;
+        }
         let Some((trigger, service)) = self.collect().await else { return };
         let Some(requests) = self.take(trigger) else { return };
         match service {
