@@ -72,23 +72,34 @@ impl Trigger {
 pub(super) type Answer<T, E> = Result<T, BatchError<E>>;
 
 /// A batch that its callers and the task that sends it share.
+///
+/// Two locks, because those who come work on the one while those who are there already ask at the other. Who needs
+/// both takes them one after the other.
 pub(super) struct Batch<Req, T, E> {
-    state: Mutex<State<Req, T, E>>,
+    queue: Mutex<Queue<Req>>,
+    /// By caller; made when first used.
+    slots: Mutex<Vec<Slot<T, E>>>,
     /// When its first request came.
     pub(super) since: Instant,
     room: Arc<Semaphore>,
 }
 
-struct State<Req, T, E> {
-    /// By caller, while the batch is open; `None` once the caller has gone.
+struct Queue<Req> {
+    /// By caller, until they are sent; `None` once the caller has gone.
     requests: Vec<Option<(Req, Cost)>>,
-    slots: Vec<Slot<T, E>>,
     cost: Cost,
-    /// Callers that wait.
+    /// Callers that wait for an answer.
     waiting: usize,
     closed: Option<Trigger>,
     /// The task that minds this batch.
     watcher: Option<Waker>,
+}
+
+enum Slot<T, E> {
+    Waiting(Option<Waker>),
+    Done(Answer<T, E>),
+    /// The caller has gone, or has its answer.
+    Over,
 }
 
 /// A request has come into a batch.
@@ -97,21 +108,13 @@ pub(super) struct Joined {
     pub(super) full: Option<Trigger>,
 }
 
-impl<Req, T, E> State<Req, T, E> {
+impl<Req> Queue<Req> {
     fn push(&mut self, request: Req, cost: Cost) -> usize {
         self.cost = self.cost.plus(cost);
         self.waiting += 1;
         self.requests.push(Some((request, cost)));
-        self.slots.push(Slot::Waiting(None));
-        self.slots.len() - 1
+        self.requests.len() - 1
     }
-}
-
-enum Slot<T, E> {
-    Waiting(Option<Waker>),
-    Done(Answer<T, E>),
-    /// The caller has gone, or has its answer.
-    Over,
 }
 
 /// The requests of a closed batch, in the order in which they came.
@@ -126,66 +129,79 @@ pub(super) struct Load<Req> {
 impl<Req, T, E> Batch<Req, T, E> {
     /// A batch with its first request, whose number is 0.
     pub(super) fn new(room: &Arc<Semaphore>, capacity: usize, request: Req, cost: Cost) -> Self {
-        let mut state = State {
+        let mut queue = Queue {
             requests: Vec::with_capacity(capacity),
-            slots: Vec::with_capacity(capacity),
             cost: Cost::default(),
             waiting: 0,
             closed: None,
             watcher: None,
         };
-        state.push(request, cost);
-        Self { state: Mutex::new(state), since: Instant::now(), room: Arc::clone(room) }
+        queue.push(request, cost);
+        Self {
+            queue: Mutex::new(queue),
+            slots: Mutex::new(Vec::with_capacity(capacity)),
+            since: Instant::now(),
+            room: Arc::clone(room),
+        }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State<Req, T, E>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn queue(&self) -> MutexGuard<'_, Queue<Req>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The slots, with one for this caller and all before it.
+    fn slots(&self, caller: usize) -> MutexGuard<'_, Vec<Slot<T, E>>> {
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        if slots.len() <= caller {
+            slots.resize_with(caller + 1, || Slot::Waiting(None));
+        }
+        slots
     }
 
     /// Adds a request, if its place is here: its number, and what it makes the batch close for.
     pub(super) fn offer(&self, request: Req, cost: Cost, limits: &Limits) -> Result<Joined, (Req, Place)> {
-        let mut state = self.lock();
-        let full = match limits.place(state.cost, cost) {
+        let mut queue = self.queue();
+        let full = match limits.place(queue.cost, cost) {
             Place::Join => None,
             Place::Fill(trigger) => Some(trigger),
             elsewhere => return Err((request, elsewhere)),
         };
-        Ok(Joined { caller: state.push(request, cost), full })
+        Ok(Joined { caller: queue.push(request, cost), full })
     }
 
     /// Nobody is added any more. The task that minds it is to be woken.
     pub(super) fn close(&self, trigger: Trigger, wakers: &mut Wakers) {
-        let mut state = self.lock();
-        state.closed.get_or_insert(trigger);
-        wakers.wake(state.watcher.take());
+        let mut queue = self.queue();
+        queue.closed.get_or_insert(trigger);
+        wakers.wake(queue.watcher.take());
     }
 
     pub(super) fn wake_watcher(&self, wakers: &mut Wakers) {
-        wakers.wake(self.lock().watcher.take());
+        wakers.wake(self.queue().watcher.take());
     }
 
     /// Whether somebody waits for it still. If so, the task is woken when that changes, or the batch closes.
     pub(super) fn watch(&self, cx: &Context<'_>, wakers: &mut Wakers) -> bool {
-        let mut state = self.lock();
-        if state.waiting > 0 {
-            wakers.replace(&mut state.watcher, cx.waker());
+        let mut queue = self.queue();
+        if queue.waiting > 0 {
+            wakers.replace(&mut queue.watcher, cx.waker());
         }
-        state.waiting > 0
+        queue.waiting > 0
     }
 
     pub(super) fn is_awaited(&self) -> bool {
-        self.lock().waiting > 0
+        self.queue().waiting > 0
     }
 
     /// Closes it, if it is not yet, and takes the requests out.
     pub(super) fn take(&self, trigger: Trigger) -> Load<Req> {
-        let mut state = self.lock();
-        let trigger = *state.closed.get_or_insert(trigger);
-        let requests = mem::take(&mut state.requests);
+        let mut queue = self.queue();
+        let trigger = *queue.closed.get_or_insert(trigger);
+        let requests = mem::take(&mut queue.requests);
         let mut load = Load {
             requests: Vec::with_capacity(requests.len()),
             callers: Vec::with_capacity(requests.len()),
-            cost: state.cost,
+            cost: queue.cost,
             trigger,
         };
         for (caller, request) in requests.into_iter().enumerate() {
@@ -198,29 +214,25 @@ impl<Req, T, E> Batch<Req, T, E> {
     }
 
     /// Gives the callers their answers, and makes room for as many requests.
-    pub(super) fn deliver(&self, answers: impl Iterator<Item = (usize, Answer<T, E>)>) {
-        let mut wakers = Vec::new();
+    pub(super) fn deliver(&self, answers: impl ExactSizeIterator<Item = (usize, Answer<T, E>)>) {
+        let delivered = answers.len();
+        let mut wakers = Vec::with_capacity(delivered);
         let mut unwanted = Vec::new();
-        let mut delivered = 0;
-        let mut guard = self.lock();
-        let state = &mut *guard;
+        let mut slots = self.slots(0);
         for (caller, answer) in answers {
-            delivered += 1;
-            let slot = &mut state.slots[caller];
+            if slots.len() <= caller {
+                slots.resize_with(caller + 1, || Slot::Waiting(None));
+            }
+            let slot = &mut slots[caller];
             if let Slot::Waiting(waker) = slot {
-                if let Some(waker) = waker.take() {
-                    if wakers.capacity() == 0 {
-                        wakers.reserve_exact(state.waiting);
-                    }
-                    wakers.push(waker);
-                }
+                wakers.extend(waker.take());
                 *slot = Slot::Done(answer);
-                state.waiting -= 1;
             } else {
                 unwanted.push(answer);
             }
         }
-        drop(guard);
+        drop(slots);
+        self.queue().waiting -= delivered - unwanted.len();
         self.room.add_permits(delivered);
         // One caller's executor, or the result of one who has gone, must not harm the others.
         for waker in wakers {
@@ -231,20 +243,19 @@ impl<Req, T, E> Batch<Req, T, E> {
 
     /// All that wait without an answer get this one. `sent` says whose requests were taken out before.
     pub(super) fn fail(&self, sent: &[usize], error: &BatchError<E>) {
-        // Those that were not taken out still hold the room of one request each.
-        let queued = mem::take(&mut self.lock().requests);
+        let queued = mem::take(&mut self.queue().requests);
         let here = queued.iter().enumerate().filter(|(_, request)| request.is_some()).map(|(n, _)| n);
-        self.deliver(sent.iter().copied().chain(here).map(|caller| (caller, Err(error.share()))));
+        let callers: Vec<_> = sent.iter().copied().chain(here).collect();
+        self.deliver(callers.into_iter().map(|caller| (caller, Err(error.share()))));
     }
 
     /// A caller asks for its answer.
     pub(super) fn poll(&self, caller: usize, cx: &Context<'_>) -> Poll<Answer<T, E>> {
-        let mut wakers = Wakers::default();
-        let mut state = self.lock();
-        let slot = &mut state.slots[caller];
+        let mut wakers = Wakers::default(); // declared first: dropped when the lock is free
+        let mut slots = self.slots(caller);
+        let slot = &mut slots[caller];
         if let Slot::Waiting(waker) = slot {
             wakers.replace(waker, cx.waker());
-            drop(state); // before the wakers
             return Poll::Pending;
         }
         match mem::replace(slot, Slot::Over) {
@@ -255,34 +266,32 @@ impl<Req, T, E> Batch<Req, T, E> {
 
     /// A caller goes away. Before the batch is sent its request leaves with it.
     pub(super) fn leave(&self, caller: usize) {
-        let mut wakers = Wakers::default();
-        let mut state = self.lock();
-        let slot = mem::replace(&mut state.slots[caller], Slot::Over);
-        let request = state.requests.get_mut(caller).and_then(Option::take);
-        if let Some((_, cost)) = &request {
-            state.cost = state.cost.minus(*cost);
-        }
-        if matches!(slot, Slot::Waiting(_)) {
-            state.waiting -= 1;
-            if state.waiting == 0 {
-                wakers.wake(state.watcher.take());
+        let slot = mem::replace(&mut self.slots(caller)[caller], Slot::Over);
+        if let Slot::Waiting(_) = slot {
+            let mut wakers = Wakers::default();
+            let mut queue = self.queue();
+            queue.waiting -= 1;
+            if queue.waiting == 0 {
+                wakers.wake(queue.watcher.take());
             }
+            let request = queue.requests.get_mut(caller).and_then(Option::take);
+            if let Some((_, cost)) = &request {
+                queue.cost = queue.cost.minus(*cost);
+                self.room.add_permits(1);
+            }
+            drop(queue);
+            drop(wakers);
         }
-        drop(state);
-        if request.is_some() {
-            self.room.add_permits(1);
-        }
-        drop(wakers);
     }
 }
 
 impl<Req, T, E> fmt::Debug for Batch<Req, T, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = self.lock();
+        let queue = self.queue();
         f.debug_struct("Batch")
-            .field("cost", &state.cost)
-            .field("waiting", &state.waiting)
-            .field("closed", &state.closed)
+            .field("cost", &queue.cost)
+            .field("waiting", &queue.waiting)
+            .field("closed", &queue.closed)
             .finish_non_exhaustive()
     }
 }

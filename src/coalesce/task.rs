@@ -281,7 +281,7 @@ where
     }
 
     /// Answers the next callers.
-    fn answer(&mut self, size: usize, answers: impl Iterator<Item = Answer<T, S::Error>>) {
+    fn answer(&mut self, size: usize, answers: impl ExactSizeIterator<Item = Answer<T, S::Error>>) {
         if let Stage::Sending { batch, callers, answered } = &mut self.stage {
             let from = *answered;
             *answered += size;
