@@ -3,6 +3,7 @@
 //! ```text
 //! cargo bench --bench coalesce            # tables and ratios
 //! cargo bench --bench coalesce -- --json  # one document
+//! cargo bench --bench coalesce -- A C     # these scenarios only
 //! ```
 //!
 //! Batches of 32 at most; a linger of 1 ms for those that need one (`batch-aint-one`'s `Balanced` policy and this
@@ -310,7 +311,7 @@ fn tower_buffer(backend: Backend) -> impl Client {
 // measuring
 
 /// One round: every caller asks again and again until the time is over.
-fn round<C: Client>(runtime: &Runtime, scenario: &Scenario, make: impl FnOnce(Backend) -> C) -> Row2 {
+fn round<C: Client>(runtime: &Runtime, scenario: &Scenario, make: impl FnOnce(Backend) -> C) -> Round {
     let backend = Backend::new(scenario.call_takes);
     let latencies = Arc::new(Mutex::new(Vec::new()));
     let elapsed = runtime.block_on(async {
@@ -343,7 +344,7 @@ fn round<C: Client>(runtime: &Runtime, scenario: &Scenario, make: impl FnOnce(Ba
     let mut latencies = std::mem::take(&mut *latencies.lock().expect("no caller panics"));
     latencies.sort_unstable();
     let at = |q: f64| latencies[((latencies.len() - 1) as f64 * q) as usize] as f64 / 1000.0;
-    Row2 {
+    Round {
         req_per_s: latencies.len() as f64 / elapsed.as_secs_f64(),
         p50_us: at(0.5),
         p99_us: at(0.99),
@@ -352,7 +353,7 @@ fn round<C: Client>(runtime: &Runtime, scenario: &Scenario, make: impl FnOnce(Ba
 }
 
 #[derive(Clone, Copy)]
-struct Row2 {
+struct Round {
     req_per_s: f64,
     p50_us: f64,
     p99_us: f64,
@@ -405,7 +406,7 @@ fn measure(scenario: &'static Scenario) -> Vec<Row> {
     ];
     let names = ["tower-cooldown", "batch-aint-one", "tower-batch-control", "tower-batch", "tower-buffer"];
     let rows = names.into_iter().zip(rounds).zip(allocs).map(|((name, mut rounds), allocs_per_req)| {
-        let mut median = |of: fn(&Row2) -> f64| {
+        let mut median = |of: fn(&Round) -> f64| {
             rounds.sort_by(|a, b| of(a).total_cmp(&of(b)));
             of(&rounds[ROUNDS / 2])
         };
@@ -433,33 +434,29 @@ fn print_table(rows: &[Row]) {
             row.scenario, row.name, row.req_per_s, row.p50_us, row.p99_us, row.allocs_per_req, row.mean_batch
         );
     }
-    let find = |scenario, name| {
-        rows.iter().find(|row| row.scenario == scenario && row.name == name).expect("all are measured")
-    };
-    let [a, b, c] = ["A", "B", "C"].map(|scenario| find(scenario, "tower-cooldown"));
+    let find = |scenario, name| rows.iter().find(|row| row.scenario == scenario && row.name == name);
     println!();
     for peer in ["batch-aint-one", "tower-batch-control", "tower-batch", "tower-buffer"] {
-        println!("A  {:.1} times the throughput of {peer}", a.req_per_s / find("A", peer).req_per_s);
+        if let (Some(ours), Some(peer)) = (find("A", "tower-cooldown"), find("A", peer)) {
+            println!("A  {:.2} times the throughput of {}", ours.req_per_s / peer.req_per_s, peer.name);
+        }
     }
-    println!("B  p50 is {:.3} of the unbatched one", b.p50_us / find("B", "tower-buffer").p50_us);
-    println!(
-        "C  an idle caller waits {:+.2} us, beside tower-buffer",
-        c.p50_us - find("C", "tower-buffer").p50_us
-    );
+    if let (Some(ours), Some(unbatched)) = (find("B", "tower-cooldown"), find("B", "tower-buffer")) {
+        println!("B  p50 is {:.3} of the unbatched one", ours.p50_us / unbatched.p50_us);
+    }
+    if let (Some(ours), Some(buffer)) = (find("C", "tower-cooldown"), find("C", "tower-buffer")) {
+        println!("C  an idle caller waits {:+.2} us, beside tower-buffer", ours.p50_us - buffer.p50_us);
+    }
     for peer in ["batch-aint-one", "tower-batch-control", "tower-batch"] {
-        println!("C  {:.0} times shorter than through {peer}", find("C", peer).p50_us / c.p50_us);
+        if let (Some(ours), Some(peer)) = (find("C", "tower-cooldown"), find("C", peer)) {
+            println!("C  {:.0} times shorter than through {}", peer.p50_us / ours.p50_us, peer.name);
+        }
     }
 }
 
 fn main() {
-    if std::env::var_os("ONLY_US").is_some() {
-        let rt = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        for _ in 0..15 {
-            let r = round(&rt, &SCENARIOS[0], tower_cooldown);
-            println!("{}", r.req_per_s);
-        }
-        return;
-    }
-    let rows: Vec<_> = SCENARIOS.iter().flat_map(measure).collect();
+    let asked: Vec<_> = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
+    let is_asked = |scenario: &&Scenario| asked.is_empty() || asked.iter().any(|name| name == scenario.name);
+    let rows: Vec<_> = SCENARIOS.iter().filter(is_asked).flat_map(measure).collect();
     if wants_json() { print_json(&rows) } else { print_table(&rows) }
 }

@@ -5,6 +5,7 @@ mod core;
 mod error;
 mod future;
 mod handle;
+mod hashed;
 mod layer;
 mod service;
 mod shared;

@@ -4,13 +4,14 @@ use super::{
     BatchError, ResponseFuture,
     batch::{Batch, Joined, Load, Trigger},
     core::{Cost, Lane, Linger, Place},
+    hashed::{AsItIs, Hashed},
     layer::Settings,
     task::Task,
 };
 use crate::wakers::Wakers;
 use std::{
     collections::HashMap,
-    hash::Hash,
+    hash::{Hash, RandomState},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -29,17 +30,18 @@ pub(super) struct Shared<S, Req, T, E, K, P> {
     /// How many requests the last batch had: the next one will be about as large.
     last_size: AtomicUsize,
     idle: Notify,
+    hash_state: RandomState,
 }
 
 pub(super) struct Lanes<K, B> {
-    by_key: HashMap<K, Lane<B>>,
+    by_key: HashMap<Hashed<K>, Lane<B>, AsItIs>,
     /// For requests whose key is one too many: each is a batch of its own here.
     crowd: Lane<B>,
     draining: bool,
 }
 
 /// Which lane. `None` is the crowd.
-pub(super) type LaneOf<K> = Option<K>;
+pub(super) type LaneOf<K> = Option<Hashed<K>>;
 
 impl<K: Hash + Eq, B> Lanes<K, B> {
     fn get_mut(&mut self, key: &LaneOf<K>) -> &mut Lane<B> {
@@ -50,7 +52,7 @@ impl<K: Hash + Eq, B> Lanes<K, B> {
     }
 
     /// The lane of this key; `None` where it would be one too many.
-    fn enter(&mut self, key: &K, max_keys: usize) -> Option<&mut Lane<B>>
+    fn enter(&mut self, key: &Hashed<K>, max_keys: usize) -> Option<&mut Lane<B>>
     where
         K: Clone,
     {
@@ -82,7 +84,7 @@ pub(super) struct Start {
 
 impl<S, Req, T, E, K, P> Shared<S, Req, T, E, K, P> {
     pub(super) fn new(service: S, settings: Settings<Req, K, P>) -> Self {
-        let lanes = Lanes { by_key: HashMap::new(), crowd: Lane::default(), draining: false };
+        let lanes = Lanes { by_key: HashMap::default(), crowd: Lane::default(), draining: false };
         Self {
             lanes: Mutex::new(lanes),
             service: Mutex::new(service),
@@ -90,6 +92,7 @@ impl<S, Req, T, E, K, P> Shared<S, Req, T, E, K, P> {
             settings,
             last_size: AtomicUsize::new(1),
             idle: Notify::new(),
+            hash_state: RandomState::new(),
         }
     }
 
@@ -115,7 +118,7 @@ where
     K: Hash + Eq + Clone,
 {
     /// A request comes.
-    fn place(&self, request: Req, key: &K, cost: Cost) -> Result<Entry<Req, T, E>, BatchError<E>> {
+    fn place(&self, request: Req, key: &Hashed<K>, cost: Cost) -> Result<Entry<Req, T, E>, BatchError<E>> {
         let settings = &self.settings;
         let mut wakers = Wakers::default();
         let mut lanes = self.lock();
@@ -309,7 +312,10 @@ where
             return ResponseFuture::failed(BatchError::Rejected);
         };
         // Code of others, which may panic: nothing is held here but the seat.
-        let read = catch_unwind(AssertUnwindSafe(|| self.settings.read(&request)));
+        let read = catch_unwind(AssertUnwindSafe(|| {
+            let (key, cost) = self.settings.read(&request);
+            (Hashed::new(key, &self.hash_state), cost)
+        }));
         let Ok((key, cost)) = read else { return ResponseFuture::failed(BatchError::Panicked) };
         match self.place(request, &key, cost) {
             Err(error) => ResponseFuture::failed(error),
