@@ -23,7 +23,7 @@ use batch_aint_one::{Batcher, BatchingPolicy, Limits, Processor};
 use serde::Serialize;
 use std::{
     convert::Infallible,
-    future::{Future, ready},
+    future::Future,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -33,7 +33,7 @@ use std::{
 };
 use tokio::{
     runtime::{Builder, Runtime},
-    sync::watch,
+    sync::oneshot,
     task::JoinSet,
 };
 use tower::{BoxError, Service, ServiceExt, buffer::Buffer, util::BoxCloneService};
@@ -196,19 +196,44 @@ fn batch_aint_one(backend: Backend) -> Bao {
     Bao(Arc::new(batcher))
 }
 
-// tower-batch-control: its items wait for the flush themselves, by a channel per batch, as its makers do
+// tower-batch-control and tower-batch: the inner service gets item by item and a flush, and has to bring each result
+// of the call to its caller itself. A oneshot channel per item does that, for results that need not be `Clone`, as the
+// others' need not.
 
-impl tower_batch_control::RequestWeight for Item {}
-
-struct Control {
+struct Pending {
     backend: Backend,
-    items: usize,
-    flushed: watch::Sender<bool>,
+    items: Vec<(Item, oneshot::Sender<u64>)>,
 }
 
 type BoxFuture<T> = std::pin::Pin<Box<dyn Future<Output = Result<T, BoxError>> + Send>>;
 
-impl Service<tower_batch_control::BatchControl<Item>> for Control {
+impl Pending {
+    fn new(backend: Backend) -> Self {
+        Self { backend, items: Vec::with_capacity(BATCH) }
+    }
+
+    fn item(&mut self, item: Item) -> BoxFuture<u64> {
+        let (sender, receiver) = oneshot::channel();
+        self.items.push((item, sender));
+        Box::pin(async move { Ok(receiver.await?) })
+    }
+
+    fn flush(&mut self) -> BoxFuture<u64> {
+        let items = std::mem::replace(&mut self.items, Vec::with_capacity(BATCH));
+        let backend = self.backend.clone();
+        Box::pin(async move {
+            backend.answer(items.len()).await;
+            for (Item(item), caller) in items {
+                caller.send(item).map_err(|_| "the caller has gone")?;
+            }
+            Ok(0)
+        })
+    }
+}
+
+impl tower_batch_control::RequestWeight for Item {}
+
+impl Service<tower_batch_control::BatchControl<Item>> for Pending {
     type Response = u64;
     type Error = BoxError;
     type Future = BoxFuture<u64>;
@@ -219,23 +244,25 @@ impl Service<tower_batch_control::BatchControl<Item>> for Control {
 
     fn call(&mut self, control: tower_batch_control::BatchControl<Item>) -> Self::Future {
         match control {
-            tower_batch_control::BatchControl::Item(Item(item)) => {
-                self.items += 1;
-                let mut flushed = self.flushed.subscribe();
-                Box::pin(async move {
-                    flushed.wait_for(|flushed| *flushed).await?;
-                    Ok(item)
-                })
-            }
-            tower_batch_control::BatchControl::Flush => {
-                let flushed = std::mem::replace(&mut self.flushed, watch::channel(false).0);
-                let (backend, items) = (self.backend.clone(), std::mem::take(&mut self.items));
-                Box::pin(async move {
-                    backend.answer(items).await;
-                    flushed.send_replace(true);
-                    Ok(0)
-                })
-            }
+            tower_batch_control::BatchControl::Item(item) => self.item(item),
+            tower_batch_control::BatchControl::Flush => self.flush(),
+        }
+    }
+}
+
+impl Service<tower_batch::BatchControl<Item>> for Pending {
+    type Response = u64;
+    type Error = BoxError;
+    type Future = BoxFuture<u64>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, control: tower_batch::BatchControl<Item>) -> Self::Future {
+        match control {
+            tower_batch::BatchControl::Item(item) => self.item(item),
+            tower_batch::BatchControl::Flush => self.flush(),
         }
     }
 }
@@ -254,45 +281,11 @@ where
 }
 
 fn tower_batch_control(backend: Backend) -> impl Client {
-    let control = Control { backend, items: 0, flushed: watch::channel(false).0 };
-    Tower(tower_batch_control::Batch::new(control, BATCH, 4, LINGER))
-}
-
-// tower-batch: it holds the items' responses back until the flush has succeeded
-
-struct Batch {
-    backend: Backend,
-    items: usize,
-}
-
-impl Service<tower_batch::BatchControl<Item>> for Batch {
-    type Response = u64;
-    type Error = BoxError;
-    type Future = BoxFuture<u64>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, control: tower_batch::BatchControl<Item>) -> Self::Future {
-        match control {
-            tower_batch::BatchControl::Item(Item(item)) => {
-                self.items += 1;
-                Box::pin(ready(Ok(item)))
-            }
-            tower_batch::BatchControl::Flush => {
-                let answer = self.backend.clone().answer(std::mem::take(&mut self.items));
-                Box::pin(async move {
-                    answer.await;
-                    Ok(0)
-                })
-            }
-        }
-    }
+    Tower(tower_batch_control::Batch::new(Pending::new(backend), BATCH, 4, LINGER))
 }
 
 fn tower_batch(backend: Backend) -> impl Client {
-    Tower(tower_batch::Batch::new(Batch { backend, items: 0 }, BATCH, LINGER))
+    Tower(tower_batch::Batch::new(Pending::new(backend), BATCH, LINGER))
 }
 
 // tower's Buffer: no batches
