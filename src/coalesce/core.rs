@@ -149,14 +149,14 @@ pub(super) struct Lane<B> {
     /// Closed, in the order in which they are sent.
     closed: VecDeque<B>,
     tasks: usize,
-    collecting: usize,
+    collecting: bool,
     /// A batch ended after the open one was opened.
     completed: bool,
 }
 
 impl<B> Default for Lane<B> {
     fn default() -> Self {
-        Self { open: None, closed: VecDeque::new(), tasks: 0, collecting: 0, completed: false }
+        Self { open: None, closed: VecDeque::new(), tasks: 0, collecting: false, completed: false }
     }
 }
 
@@ -193,25 +193,23 @@ impl<B> Lane<B> {
 
     /// Batches in flight.
     pub(super) const fn sending(&self) -> usize {
-        self.tasks - self.collecting
+        self.tasks - self.collecting as usize
     }
 
     /// Whether there is work and a task should be started for it. If so, it is counted as collecting.
     pub(super) fn wants_collector(&mut self, max_in_flight: NonZeroUsize) -> bool {
-        let wants = self.collecting < self.closed.len() + usize::from(self.open.is_some())
-            && self.tasks < max_in_flight.get()
-            && (self.collecting == 0 || self.front_is_closed());
+        let wants = !self.collecting && self.tasks < max_in_flight.get() && self.front().is_some();
         if wants {
             self.tasks += 1;
-            self.collecting += 1;
+            self.collecting = true;
         }
         wants
     }
 
     /// The collector has taken its batch and sends it.
     pub(super) fn collected(&mut self) {
-        debug_assert!(self.collecting > 0, "a collector collects");
-        self.collecting -= 1;
+        debug_assert!(self.collecting, "a collector collects");
+        self.collecting = false;
     }
 
     /// A batch has ended. Whether the task that sent it goes on as the collector; else it is over.
@@ -219,8 +217,8 @@ impl<B> Lane<B> {
     /// It does so also where there is no work: those who have just been answered come again at once, if at all.
     pub(super) fn sent(&mut self) -> bool {
         self.completed = self.open.is_some();
-        if self.collecting == 0 || self.front_is_closed() {
-            self.collecting += 1;
+        if !self.collecting {
+            self.collecting = true;
             return true;
         }
         self.tasks -= 1;
@@ -229,7 +227,7 @@ impl<B> Lane<B> {
 
     /// The task that collected is over.
     pub(super) fn stop_collecting(&mut self) {
-        self.collecting -= 1;
+        self.collecting = false;
         self.tasks -= 1;
     }
 
