@@ -166,6 +166,21 @@ impl<Req, K, P> CoalesceLayer<Req, K, P> {
         Ok(self)
     }
 
+    /// Weighs requests, without a bound of their weight but the one that is there.
+    #[cfg(feature = "http-coalesce")]
+    pub(super) fn weigh(mut self, weight: impl Fn(&Req) -> u64 + Send + Sync + 'static) -> Self {
+        self.settings.weight = Some(Arc::new(weight));
+        self
+    }
+
+    /// Lowers the bounds of a batch to these, where they are higher.
+    #[cfg(feature = "http-coalesce")]
+    pub(super) fn at_most(&mut self, items: usize, weight: u64) {
+        let limits = &mut self.settings.limits;
+        limits.max_items = limits.max_items.min(NonZeroUsize::new(items).unwrap_or(NonZeroUsize::MIN));
+        limits.max_weight = limits.max_weight.min(weight);
+    }
+
     /// How many items a request counts for towards `max_items`. Default: 1, which is also the least.
     pub fn count_items(mut self, items: impl Fn(&Req) -> usize + Send + Sync + 'static) -> Self {
         self.settings.items = Some(Arc::new(items));

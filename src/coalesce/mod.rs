@@ -6,6 +6,8 @@ mod error;
 mod future;
 mod handle;
 mod hashed;
+#[cfg(feature = "http-coalesce")]
+pub mod http;
 mod layer;
 mod service;
 mod shared;
