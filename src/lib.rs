@@ -24,6 +24,7 @@
 //! |---|---|
 //! | [`AdaptiveCooldownLayer`] | [waits before calls and after 429s](cooldown), by a [policy] |
 //! | [`MicroBatchLayer`] | [small groups with a pause](micro_batch) |
+//! | [`CoalesceLayer`] | [many requests, one call](coalesce) |
 //! | [`FallbackLayer`] | [a second service](fallback) |
 //! | `BodyHintsLayer` (feature `body`) | reads limits that are told in the body |
 //! | [`RetryPolicy`](retry::RetryPolicy) | [a policy](retry) for tower's own `RetryLayer` |
@@ -105,6 +106,7 @@
 #[cfg(feature = "body")]
 #[cfg_attr(docsrs, doc(cfg(feature = "body")))]
 pub mod body_hints;
+pub mod coalesce;
 pub mod cooldown;
 pub mod cost;
 mod deferred;
@@ -126,6 +128,7 @@ mod wakers;
 #[cfg(feature = "body")]
 pub use self::body_hints::{BodyHintsLayer, BodyHintsService};
 pub use self::{
+    coalesce::{Coalesce, CoalesceLayer},
     cooldown::{AdaptiveCooldown, AdaptiveCooldownLayer, Handle},
     cost::Cost,
     error::InvalidSetting,
