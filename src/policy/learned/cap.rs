@@ -8,8 +8,9 @@ pub(super) struct Cap {
     most: Option<usize>,
     /// Calls accepted under this bound.
     accepted: f64,
-    /// The most calls in flight since the last refusal.
+    /// The most calls in flight since the last refusal, and how many were accepted since.
     peak: usize,
+    since: u32,
     /// How many times in a row a refusal came at the peak.
     at_peak: u32,
     /// Nothing was accepted since the last refusal for too many calls in flight.
@@ -18,11 +19,13 @@ pub(super) struct Cap {
 
 /// With fewer calls in flight, a peak says nothing.
 const FEW: usize = 4;
+/// With fewer calls since the last refusal, there was no time for a peak.
+const MANY: u32 = 50;
 const NO_ACCIDENT: u32 = 3;
 
 impl Cap {
     pub(super) const fn new() -> Self {
-        Self { most: None, accepted: 0.0, peak: 0, at_peak: 0, again: false }
+        Self { most: None, accepted: 0.0, peak: 0, since: 0, at_peak: 0, again: false }
     }
 
     pub(super) const fn most(&self) -> Option<usize> {
@@ -36,6 +39,7 @@ impl Cap {
     /// `price` is how many accepted calls pay for a refusal.
     pub(super) fn accepted(&mut self, price: f64) {
         self.again = false;
+        self.since = self.since.saturating_add(1);
         let Some(most) = &mut self.most else { return };
         self.accepted += 1.0;
         if self.accepted >= price {
@@ -47,9 +51,9 @@ impl Cap {
     /// A call was refused, one of so many in flight. Whether that was because there were too many: it says so, or it
     /// says nothing at all (`is_silent`) and shows.
     pub(super) fn refused(&mut self, in_flight: usize, says_so: bool, is_silent: bool) -> bool {
-        let shows = is_silent && in_flight >= FEW && in_flight >= self.peak;
+        let shows = is_silent && self.since >= MANY && in_flight >= FEW && in_flight >= self.peak;
         self.at_peak = if shows { self.at_peak + 1 } else { 0 };
-        self.peak = 0;
+        (self.peak, self.since) = (0, 0);
         let bounded = self.most.is_some_and(|most| in_flight >= most);
         if says_so || bounded && is_silent && !self.again || self.at_peak >= NO_ACCIDENT {
             self.most = Some(in_flight.saturating_sub(1).max(1));
@@ -75,8 +79,8 @@ mod tests {
         let mut cap = Cap::new();
         for n in 0..3 {
             (0..=11).for_each(|in_flight| cap.departed(in_flight));
+            (0..50).for_each(|_| cap.accepted(100.0));
             assert_eq!(cap.refused(11, false, true), n == 2, "{n}");
-            cap.accepted(100.0);
         }
         assert_eq!(cap.most(), Some(10));
     }
@@ -86,8 +90,8 @@ mod tests {
         let mut cap = Cap::new();
         for n in 0..100 {
             (0..=11).for_each(|in_flight| cap.departed(in_flight));
+            (0..50).for_each(|_| cap.accepted(100.0));
             assert!(!cap.refused(if n % 2 == 0 { 11 } else { 8 }, false, true));
-            cap.accepted(100.0);
         }
         assert_eq!(cap.most(), None);
     }
