@@ -7,7 +7,7 @@
 //!     caller
 //!       │
 //!       ▼
-//!     MicroBatch         small groups, one after another, a pause between
+//!     MicroBatch         small groups, one after another, a pause between (or Coalesce: many requests, one call)
 //!       ▼
 //!     Fallback           a second service, when the first one cannot serve
 //!       ▼
@@ -90,6 +90,8 @@
 //! | feature | default | |
 //! |---|---|---|
 //! | `serde` | no | `Serialize` for snapshots and records |
+//! | `http-coalesce` | no | [`CoalesceLayer`] for HTTP requests, with a codec |
+//! | `embeddings` | no | codecs for OpenAI's and Gemini's embeddings; with it `http-coalesce` |
 //!
 //! # Time
 //!

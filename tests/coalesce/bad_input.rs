@@ -245,13 +245,13 @@ fn a_runtime_that_shuts_down_takes_only_its_own_calls_with_it() {
     let service = first.block_on(async {
         layer(1).layer(Inner::new(|sent| if sent.items[0] == 0 { Reply::Never } else { Reply::Echo(ms(1)) }))
     });
-    let lost = first.block_on(async {
-        let lost = service.clone().call(0);
+    let mut lost = None;
+    first.block_on(async {
+        lost = Some(service.clone().call(0));
         settle().await;
-        lost
     });
     drop(first);
-    assert!(matches!(lost.now_or_never(), Some(Err(BatchError::Closed))));
+    assert!(matches!(lost.unwrap().now_or_never(), Some(Err(BatchError::Closed))));
     assert!(matches!(second.block_on(service.clone().oneshot(1)), Ok(Answer(1))));
     assert_eq!(service.handle().held(), 0);
 }

@@ -33,8 +33,10 @@ type Res = Response<Full<Bytes>>;
 #[derive(Clone)]
 struct Server {
     seen: Arc<Mutex<Vec<Request<Value>>>>,
-    answer: Arc<dyn Fn(&Request<Value>) -> Res + Send + Sync>,
+    answer: Arc<Respond>,
 }
+
+type Respond = dyn Fn(&Request<Value>) -> Res + Send + Sync;
 
 impl Server {
     fn new(answer: impl Fn(&Request<Value>) -> Res + Send + Sync + 'static) -> Self {

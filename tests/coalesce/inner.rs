@@ -20,7 +20,7 @@ use tower_cooldown::{
 
 /// Not `Clone`, not `Sync`-friendly on purpose: nothing of the kind is asked of errors or answers.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Fault(pub &'static str);
+pub(crate) struct Fault(pub(crate) &'static str);
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -30,12 +30,12 @@ impl fmt::Display for Fault {
 
 /// What a request is answered: its own number, so that a mix-up shows.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Answer(pub u64);
+pub(crate) struct Answer(pub(crate) u64);
 
-pub type Answers = Vec<Result<Answer, Fault>>;
-pub type Outcome = Result<Answer, BatchError<Fault>>;
+pub(crate) type Answers = Vec<Result<Answer, Fault>>;
+pub(crate) type Outcome = Result<Answer, BatchError<Fault>>;
 
-pub enum Reply {
+pub(crate) enum Reply {
     /// Each its own number, after this time.
     Echo(Duration),
     /// This, after this time.
@@ -48,9 +48,9 @@ pub enum Reply {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sent {
-    pub items: Vec<u64>,
-    pub at: Duration,
+pub(crate) struct Sent {
+    pub(crate) items: Vec<u64>,
+    pub(crate) at: Duration,
 }
 
 type Script = dyn FnMut(&Sent) -> Reply + Send;
@@ -67,12 +67,12 @@ struct Shared {
 }
 
 #[derive(Clone)]
-pub struct Inner {
+pub(crate) struct Inner {
     shared: Arc<Shared>,
 }
 
 impl Inner {
-    pub fn new(script: impl FnMut(&Sent) -> Reply + Send + 'static) -> Self {
+    pub(crate) fn new(script: impl FnMut(&Sent) -> Reply + Send + 'static) -> Self {
         let shared = Shared {
             start: Instant::now(),
             script: Mutex::new(Box::new(script)),
@@ -86,35 +86,35 @@ impl Inner {
     }
 
     /// Each call takes this long.
-    pub fn taking(time: Duration) -> Self {
+    pub(crate) fn taking(time: Duration) -> Self {
         Self::new(move |_| Reply::Echo(time))
     }
 
     /// What `poll_ready` says.
-    pub fn when_ready(self, ready: impl FnMut() -> Poll<Result<(), Fault>> + Send + 'static) -> Self {
+    pub(crate) fn when_ready(self, ready: impl FnMut() -> Poll<Result<(), Fault>> + Send + 'static) -> Self {
         *self.shared.ready.lock().unwrap() = Some(Box::new(ready));
         self
     }
 
-    pub fn sent(&self) -> Vec<Sent> {
+    pub(crate) fn sent(&self) -> Vec<Sent> {
         self.shared.sent.lock().unwrap().clone()
     }
 
     /// The batches, without their times.
-    pub fn batches(&self) -> Vec<Vec<u64>> {
+    pub(crate) fn batches(&self) -> Vec<Vec<u64>> {
         self.sent().into_iter().map(|sent| sent.items).collect()
     }
 
-    pub fn in_flight(&self) -> usize {
+    pub(crate) fn in_flight(&self) -> usize {
         self.shared.in_flight.load(SeqCst)
     }
 
-    pub fn peak(&self) -> usize {
+    pub(crate) fn peak(&self) -> usize {
         self.shared.peak.load(SeqCst)
     }
 
     /// Calls that were dropped before they had ended.
-    pub fn dropped(&self) -> usize {
+    pub(crate) fn dropped(&self) -> usize {
         self.shared.dropped.load(SeqCst)
     }
 }
@@ -184,16 +184,16 @@ async fn rest(time: Duration) {
     }
 }
 
-pub fn layer(max_items: usize) -> CoalesceLayer<u64> {
+pub(crate) fn layer(max_items: usize) -> CoalesceLayer<u64> {
     CoalesceLayer::new(max_items).unwrap()
 }
 
-pub fn coalesce(inner: &Inner, max_items: usize) -> Coalesce<Inner, u64, Answer> {
+pub(crate) fn coalesce(inner: &Inner, max_items: usize) -> Coalesce<Inner, u64, Answer> {
     layer(max_items).layer(inner.clone())
 }
 
 /// Asks for one item, in a task of its own.
-pub fn ask<K, P>(service: &Coalesce<Inner, u64, Answer, K, P>, item: u64) -> JoinHandle<Outcome>
+pub(crate) fn ask<K, P>(service: &Coalesce<Inner, u64, Answer, K, P>, item: u64) -> JoinHandle<Outcome>
 where
     K: std::hash::Hash + Eq + Clone + Send + Sync + 'static,
     P: Split<u64, Answers, Fault> + Send + Sync + 'static,
@@ -202,7 +202,7 @@ where
 }
 
 /// Asks for several, each in a task, and waits for all.
-pub async fn ask_all<K, P>(
+pub(crate) async fn ask_all<K, P>(
     service: &Coalesce<Inner, u64, Answer, K, P>,
     items: impl IntoIterator<Item = u64>,
 ) -> Vec<Outcome>
@@ -219,7 +219,7 @@ where
 }
 
 /// Whether each got its own number.
-pub fn assert_answered(outcomes: &[Outcome], items: impl IntoIterator<Item = u64>) {
+pub(crate) fn assert_answered(outcomes: &[Outcome], items: impl IntoIterator<Item = u64>) {
     let items: Vec<_> = items.into_iter().collect();
     assert_eq!(outcomes.len(), items.len());
     for (outcome, item) in outcomes.iter().zip(items) {
@@ -228,6 +228,6 @@ pub fn assert_answered(outcomes: &[Outcome], items: impl IntoIterator<Item = u64
 }
 
 /// The number of tasks that live in this runtime. The test itself is none.
-pub fn tasks() -> usize {
+pub(crate) fn tasks() -> usize {
     tokio::runtime::Handle::current().metrics().num_alive_tasks()
 }

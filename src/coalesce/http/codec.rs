@@ -126,7 +126,7 @@ mod tests {
         assert_eq!(share_out(10, &shares(&[8, 1, 1])), [8, 1, 1]);
         assert_eq!(share_out(3, &shares(&[0, 0])), [2, 1], "no weights: evenly");
         assert_eq!(share_out(0, &shares(&[5, 0])), [0, 0]);
-        assert_eq!(share_out(5, &[]), []);
+        assert!(share_out(5, &[]).is_empty());
         let huge = share_out(u64::MAX, &shares(&[u64::MAX, u64::MAX, 1]));
         assert_eq!(huge.iter().map(|&n| u128::from(n)).sum::<u128>(), u128::from(u64::MAX));
     }
