@@ -7,10 +7,10 @@ use crate::{
 use futures::FutureExt;
 use std::{
     sync::atomic::Ordering::SeqCst,
-    task::{Context, Poll, Waker},
+    task::{Context, Waker},
 };
 use tokio::time::Instant;
-use tower::{Layer, Service, ServiceExt};
+use tower::{Layer, Service, ServiceExt, limit::ConcurrencyLimit};
 use tower_cooldown::coalesce::{BatchError, Linger};
 
 #[tokio::test(start_paused = true)]
@@ -183,15 +183,15 @@ async fn the_last_waker_is_the_one_that_is_woken() {
 
 #[tokio::test(start_paused = true)]
 async fn a_batch_grows_until_the_inner_service_is_ready() {
-    let open_at = Instant::now() + ms(50);
-    let inner = Inner::taking(ms(5))
-        .when_ready(move || if Instant::now() >= open_at { Poll::Ready(Ok(())) } else { Poll::Pending });
-    let service = coalesce(&inner, 10);
-    let early = ask(&service, 1);
-    settle().await;
-    tokio::time::advance(ms(60)).await;
-    let late = ask(&service, 2); // its coming does not wake the inner service; that is for it to do
-    settle().await;
-    assert!(inner.sent().is_empty(), "its own waker is the only one that counts");
-    drop((early, late));
+    let inner = Inner::taking(ms(10));
+    let service = layer(10).layer(ConcurrencyLimit::new(inner.clone(), 1));
+    let mut calls = Vec::new();
+    for item in 0..5 {
+        calls.push(tokio::spawn(service.clone().oneshot(item)));
+        tokio::time::sleep(ms(2)).await;
+    }
+    for call in calls {
+        call.await.unwrap().unwrap();
+    }
+    assert_eq!(inner.batches(), [vec![0], vec![1, 2, 3, 4]], "four came while the permit was away");
 }
