@@ -7,7 +7,7 @@
 //!     caller
 //!       │
 //!       ▼
-//!     MicroBatch         small groups, one after another, a pause between
+//!     MicroBatch         small groups, one after another, a pause between (or Coalesce: many requests, one call)
 //!       ▼
 //!     Fallback           a second service, when the first one cannot serve
 //!       ▼
@@ -94,6 +94,8 @@
 //! | `body` | no | `BodyHintsLayer`: limits that a service tells in the body of its answer |
 //! | `serde` | no | `Serialize` for snapshots and records |
 //! | `testing` | no | `testing`: simulated upstreams with a quota, for your tests |
+//! | `http-coalesce` | no | [`CoalesceLayer`] for HTTP requests, with a codec |
+//! | `embeddings` | no | codecs for OpenAI's and Gemini's embeddings; with it `http-coalesce` |
 //!
 //! # Time
 //!

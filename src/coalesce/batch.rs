@@ -71,6 +71,8 @@ impl Trigger {
 /// What a caller gets.
 pub(super) type Answer<T, E> = Result<T, BatchError<E>>;
 
+pub(super) type SharedBatch<Req, T, E> = Arc<Batch<Req, T, E>>;
+
 /// A batch that its callers and the task that sends it share.
 ///
 /// Two locks, because those who come work on the one while those who are there already ask at the other. Who needs

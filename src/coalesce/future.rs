@@ -2,13 +2,12 @@
 
 use super::{
     BatchError,
-    batch::{Answer, Batch},
+    batch::{Answer, SharedBatch},
 };
 use std::{
     fmt,
     future::Future,
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -22,13 +21,13 @@ pub struct ResponseFuture<Req, T, E> {
 }
 
 enum State<Req, T, E> {
-    Waiting { batch: Arc<Batch<Req, T, E>>, caller: usize },
+    Waiting { batch: SharedBatch<Req, T, E>, caller: usize },
     Failed(BatchError<E>),
     Over,
 }
 
 impl<Req, T, E> ResponseFuture<Req, T, E> {
-    pub(super) const fn waiting(batch: Arc<Batch<Req, T, E>>, caller: usize) -> Self {
+    pub(super) const fn waiting(batch: SharedBatch<Req, T, E>, caller: usize) -> Self {
         Self { state: State::Waiting { batch, caller } }
     }
 

@@ -230,7 +230,7 @@ impl<Req, K, P> CoalesceLayer<Req, K, P> {
     }
 
     /// Calls in flight at once, per key. Default: 4. For a bound over all keys, put a
-    /// [concurrency limit](tower::limit::ConcurrencyLimitLayer) below.
+    /// `tower::limit::ConcurrencyLimitLayer` below.
     ///
     /// By Little's law `max_in_flight × max_items / duration of a call` requests pass per second, no more.
     ///

@@ -3,10 +3,11 @@ use super::{
     layer::Settings,
     shared::{Seat, Shared},
 };
-use futures::future::BoxFuture;
 use std::{
     fmt,
+    future::Future,
     hash::Hash,
+    pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
 };
@@ -28,7 +29,7 @@ enum Room {
     #[default]
     None,
     /// It keeps its place in the queue while it is polled again.
-    Queued(BoxFuture<'static, Result<OwnedSemaphorePermit, AcquireError>>),
+    Queued(Pin<Box<dyn Future<Output = Result<OwnedSemaphorePermit, AcquireError>> + Send + Sync>>),
     /// A permit of the room is ours.
     Reserved,
 }

@@ -2,7 +2,7 @@
 
 use super::{
     BatchError, ResponseFuture,
-    batch::{Batch, Joined, Load, Trigger},
+    batch::{Batch, Joined, Load, SharedBatch, Trigger},
     core::{Cost, Lane, Linger, Place},
     hashed::{AsItIs, Hashed},
     layer::Settings,
@@ -21,7 +21,7 @@ use std::{
 use tokio::sync::{Notify, Semaphore};
 
 pub(super) struct Shared<S, Req, T, E, K, P> {
-    lanes: Mutex<Lanes<K, Arc<Batch<Req, T, E>>>>,
+    lanes: Mutex<LanesOf<K, Req, T, E>>,
     /// Cloned for each call. Behind a lock, because it need not be `Sync`.
     service: Mutex<S>,
     pub(super) settings: Settings<Req, K, P>,
@@ -32,6 +32,9 @@ pub(super) struct Shared<S, Req, T, E, K, P> {
     idle: Notify,
     hash_state: RandomState,
 }
+
+/// The lanes of all keys, and what they hold.
+type LanesOf<K, Req, T, E> = Lanes<K, SharedBatch<Req, T, E>>;
 
 pub(super) struct Lanes<K, B> {
     by_key: HashMap<Hashed<K>, Lane<B>, AsItIs>,
@@ -71,7 +74,7 @@ impl<K: Hash + Eq, B> Lanes<K, B> {
     }
 }
 
-fn close<Req, T, E>(lane: &mut Lane<Arc<Batch<Req, T, E>>>, trigger: Trigger, wakers: &mut Wakers) {
+fn close<Req, T, E>(lane: &mut Lane<SharedBatch<Req, T, E>>, trigger: Trigger, wakers: &mut Wakers) {
     if let Some(batch) = lane.close() {
         batch.close(trigger, wakers);
     }
@@ -103,7 +106,7 @@ impl<S, Req, T, E, K, P> Shared<S, Req, T, E, K, P> {
         self.service.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Lanes<K, Arc<Batch<Req, T, E>>>> {
+    fn lock(&self) -> MutexGuard<'_, LanesOf<K, Req, T, E>> {
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -203,7 +206,7 @@ where
     pub(super) fn with<R>(
         &self,
         key: &LaneOf<K>,
-        work: impl FnOnce(&mut Lane<Arc<Batch<Req, T, E>>>, &mut Wakers) -> R,
+        work: impl FnOnce(&mut Lane<SharedBatch<Req, T, E>>, &mut Wakers) -> R,
     ) -> R {
         let mut wakers = Wakers::default();
         let mut lanes = self.lock();
@@ -240,7 +243,7 @@ where
         &self,
         key: &LaneOf<K>,
         trigger: Trigger,
-    ) -> Option<(Arc<Batch<Req, T, E>>, Load<Req>, Option<Start>)> {
+    ) -> Option<(SharedBatch<Req, T, E>, Load<Req>, Option<Start>)> {
         let taken = self.with(key, |lane, _| {
             while let Some(batch) = lane.pop_front() {
                 let load = batch.take(trigger);
@@ -284,7 +287,7 @@ where
 }
 
 struct Entry<Req, T, E> {
-    batch: Arc<Batch<Req, T, E>>,
+    batch: SharedBatch<Req, T, E>,
     caller: usize,
     start: Option<Start>,
     crowded: bool,

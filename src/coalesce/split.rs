@@ -5,7 +5,7 @@ use std::fmt;
 /// Whether a failed call is made again in two halves, down to the request that made it fail.
 ///
 /// Implemented by [`Whole`] (the default: never), by [`SplitWhen`], and, for HTTP, by
-/// [`SplitRefused`](super::http::SplitRefused).
+/// `http::SplitRefused`.
 pub trait Split<Req, Res, Err> {
     /// Copies of the requests, to be sent again. Asked before each call of two requests or more; `None` where
     /// there will be no second call.

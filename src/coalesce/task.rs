@@ -2,7 +2,7 @@
 
 use super::{
     Abandon, BatchError,
-    batch::{Answer, Batch, Trigger},
+    batch::{Answer, SharedBatch, Trigger},
     core::{Linger, Look},
     shared::{LaneOf, Shared, Start},
     split::Split,
@@ -39,7 +39,7 @@ enum Stage<Req, T, E> {
     Collecting,
     /// `callers[answered..]` wait for their answers.
     Sending {
-        batch: Arc<Batch<Req, T, E>>,
+        batch: SharedBatch<Req, T, E>,
         callers: Vec<usize>,
         answered: usize,
     },
@@ -65,6 +65,7 @@ where
     K: Hash + Eq + Clone + Send + Sync + 'static,
     P: Split<Req, S::Response, S::Error> + Send + Sync + 'static,
 {
+    #[allow(clippy::type_complexity, reason = "what all of them share")]
     pub(super) fn spawn(shared: &Arc<Shared<S, Req, T, S::Error, K, P>>, lane: LaneOf<K>, start: Start) {
         let task = Self { shared: Arc::clone(shared), lane, stage: Stage::Collecting };
         // Without a runtime the task is dropped, which fails what waits.

@@ -2,7 +2,7 @@
 
 use super::Share;
 use bytes::{BufMut, Bytes, BytesMut};
-use http::{HeaderName, header, request::Parts};
+use http::{HeaderName, request::Parts};
 
 /// Headers that may differ: they say nothing about who asks, or what for, or are set anew.
 const MAY_DIFFER: [&str; 6] =
@@ -43,6 +43,8 @@ fn put(key: &mut BytesMut, part: &[u8]) {
 /// Whether a body like this can be read: JSON, not encoded.
 #[cfg(feature = "embeddings")]
 pub(super) fn is_plain_json(head: &Parts) -> bool {
+    use http::header;
+
     let json = head.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let json = json.and_then(|value| value.split(';').next());
     json.is_some_and(|value| value.trim().eq_ignore_ascii_case("application/json"))

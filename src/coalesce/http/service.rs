@@ -1,5 +1,5 @@
 use super::{
-    Answer, Answers, Codec, Exchange, HttpBody, HttpError, Joinable, body, key::key_of, layer::Options,
+    Answer, Answers, Codec, Exchange, HttpBody, HttpError, Joinable, Share, body, key::key_of, layer::Options,
 };
 use crate::coalesce::{BatchError, Coalesce, Handle, Split, Whole};
 use bytes::Bytes;
@@ -58,11 +58,11 @@ impl<C: Codec> Options<C> {
         small && (self.apart.is_some() || head.extensions.is_empty()) && self.codec.recognizes(head)
     }
 
-    fn read(&self, head: Parts, body: Bytes) -> Result<Joinable, (Parts, Bytes)> {
-        let Some(share) = self.codec.read(&head, &body) else { return Err((head, body)) };
-        let apart = self.apart.as_ref().map(|apart| apart(&head));
-        let key = key_of(&head, apart.as_deref(), &share);
-        Ok(Joinable { head, body, key, share })
+    /// The key of those that it may be joined with, and its share; `None` if it passes through.
+    fn read(&self, head: &Parts, body: &Bytes) -> Option<(Bytes, Share)> {
+        let share = self.codec.read(head, body)?;
+        let apart = self.apart.as_ref().map(|apart| apart(head));
+        Some((key_of(head, apart.as_deref(), &share), share))
     }
 }
 
@@ -99,12 +99,12 @@ where
         Box::pin(async move {
             let item = |error| BatchError::Item(HttpError::RequestBody(error));
             let body = body::read(body, options.max_request).await.map_err(item)?;
-            match options.read(head, body) {
-                Ok(joinable) => {
-                    let response = coalesce.call(joinable).await?;
+            match options.read(&head, &body) {
+                Some((key, share)) => {
+                    let response = coalesce.call(Joinable { head, body, key, share }).await?;
                     Ok(response.map(HttpBody::split))
                 }
-                Err((head, body)) => {
+                None => {
                     drop(coalesce);
                     through(inner, Request::from_parts(head, B::from(body))).await
                 }
