@@ -1,6 +1,8 @@
 //! What responses say about limits: every row of what standards and vendors send, with its exact text, and the rules by
 //! which one goes before another.
 
+#[path = "signals/differential.rs"]
+mod differential;
 #[path = "signals/fields.rs"]
 mod fields;
 #[path = "signals/ietf.rs"]

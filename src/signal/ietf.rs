@@ -100,7 +100,7 @@ impl<'a> Limit<'a> {
         params.each(|key, value| match key {
             "r" => remaining = value.count(),
             "t" => reset = value.count(),
-            "pk" => partition = value.text().unwrap_or_default(),
+            "pk" => partition = value.bytes().unwrap_or_default(),
             _ => {}
         });
         Some(Self { name: name.text()?, partition, remaining: remaining?, reset })
@@ -159,7 +159,7 @@ impl<'a> Policy<'a> {
             "q" => policy.quota = value.count(),
             "w" => policy.window = value.count(),
             "qu" => policy.unit = value.text().unwrap_or_default(),
-            "pk" => policy.partition = value.text().unwrap_or_default(),
+            "pk" => policy.partition = value.bytes().unwrap_or_default(),
             _ => {}
         });
         policy

@@ -8,15 +8,20 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Bare<'a> {
     Integer(i64),
-    /// A string, with the escapes `\"` and `\\` still in it, or a token, or what stands between the colons of a byte
-    /// sequence.
+    /// A string, with the escapes `\"` and `\\` still in it, or a token.
     Text(&'a str),
+    /// What stands between the colons of a byte sequence, which is compared and not decoded.
+    Bytes(&'a str),
     Other,
 }
 
 impl<'a> Bare<'a> {
     pub(super) fn text(self) -> Option<&'a str> {
         if let Self::Text(text) = self { Some(text) } else { None }
+    }
+
+    pub(super) fn bytes(self) -> Option<&'a str> {
+        if let Self::Bytes(bytes) = self { Some(bytes) } else { None }
     }
 
     /// Never negative: a number below zero says nothing.
@@ -115,7 +120,7 @@ impl<'a> Parser<'a> {
             b'-' | b'0'..=b'9' => self.number(),
             b'"' => self.string().map(Bare::Text),
             b'*' | b'A'..=b'Z' | b'a'..=b'z' => Some(Bare::Text(self.take_while(is_token))),
-            b':' => self.bytes().map(Bare::Text),
+            b':' => self.bytes().map(Bare::Bytes),
             b'?' => self.boolean(),
             b'@' => {
                 self.take('@');
@@ -157,12 +162,15 @@ impl<'a> Parser<'a> {
         None
     }
 
-    /// What is between the colons is checked for its letters only, because it is compared and not decoded.
+    /// With or without its padding, as the RFC asks of parsers.
     fn bytes(&mut self) -> Option<&'a str> {
         self.take(':');
         let bytes =
             self.take_while(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'='));
-        self.take(':').then_some(bytes)
+        let digits = bytes.trim_end_matches('=');
+        let missing = digits.len().next_multiple_of(4) - digits.len();
+        let fits = missing < 3 && bytes.len() - digits.len() <= missing && !digits.contains('=');
+        (self.take(':') && fits).then_some(bytes)
     }
 
     fn boolean(&mut self) -> Option<Bare<'a>> {
@@ -268,7 +276,7 @@ mod tests {
         assert_eq!(
             items(r#" quota;  q=-1;pk=:aGVsbG8=: 	, "a\"b";x;y=?0;z=1.5 "#).unwrap(),
             [
-                r#"Text("quota") q=Integer(-1) pk=Text("aGVsbG8=")"#,
+                r#"Text("quota") q=Integer(-1) pk=Bytes("aGVsbG8=")"#,
                 r#"Text("a\\\"b") x=Other y=Other z=Other"#
             ]
         );
