@@ -1,16 +1,22 @@
 //! What responses say about limits: every row of what standards and vendors send, with its exact text, and the rules by
 //! which one goes before another.
 
+#[path = "signals/differential.rs"]
+mod differential;
 #[path = "signals/fields.rs"]
 mod fields;
+#[path = "signals/ietf.rs"]
+mod ietf;
 #[path = "signals/junk.rs"]
 mod junk;
+#[path = "signals/other_vendors.rs"]
+mod other_vendors;
 #[path = "signals/rules.rs"]
 mod rules;
 
-use http::Response;
+use http::{HeaderMap, HeaderName, HeaderValue, Response};
 use std::{convert::Infallible, time::Duration};
-use tower_cooldown::signal::{Classify, HttpClassifier, Reading, Signal};
+use tower_cooldown::signal::{Classify, HttpClassifier, Reading, Signal, Unit};
 
 /// The clock of the answers that have one: Wed, 21 Oct 2015 07:28:00 GMT.
 const DATE: &str = "Wed, 21 Oct 2015 07:28:00 GMT";
@@ -50,4 +56,29 @@ fn numbers(reading: &Reading) -> Numbers {
 fn one(signal: &Signal) -> Numbers {
     let [reading] = signal.hints.readings.as_slice() else { panic!("one reading: {signal:?}") };
     numbers(reading)
+}
+
+fn one_reading(signal: &Signal) -> Reading {
+    let [reading] = signal.hints.readings.as_slice() else { panic!("one reading: {signal:?}") };
+    *reading
+}
+
+/// All readings, without their keys.
+fn told(signal: &Signal) -> Vec<(Unit, Numbers)> {
+    signal.hints.readings.into_iter().map(|reading| (reading.unit, numbers(reading))).collect()
+}
+
+/// What is made of an answer with these fields, given as they stand on the wire: `name: value`, a line each.
+fn answer(status: u16, fields: &str) -> Signal {
+    let mut response = Response::builder().status(status).body(()).unwrap();
+    *response.headers_mut() = fields
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .map(|line| {
+            let (name, value) = line.split_once(':').expect("a colon");
+            (name.parse::<HeaderName>().unwrap(), HeaderValue::from_str(value.trim()).unwrap())
+        })
+        .collect::<HeaderMap>();
+    HttpClassifier::new().classify(Ok::<_, &Infallible>(&response))
 }

@@ -1,398 +1,154 @@
-//! The header fields that tell of limits, of all families, collected in one pass.
+//! Which header fields are read, and by whom. One pass over the names: a look-up in a header map costs as much as
+//! looking at all the names of an ordinary response.
 
 use super::{
-    Reading, Unit, structured,
-    time::{When, count, decimal, text, when},
+    clock::Clock,
+    collect::Collect,
+    counters::{Counters, Scope},
+    grpc::Grpc,
+    ietf::Ietf,
+    number::Decimal,
+    packed::{self, Riot},
 };
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, header::AGE};
 use std::time::Duration;
 
-/// What stands in the fields, before it is weighed.
-#[derive(Default)]
+/// The fields of one response that say something of a limit, by family, most of them not read yet.
+#[derive(Debug, Default)]
 pub(super) struct Fields<'a> {
-    /// `retry-after-ms` and its like.
-    pub(super) retry_after_ms: Option<Duration>,
-    pub(super) retry_after: Option<&'a HeaderValue>,
-    /// `x-should-retry`, `stripe-should-retry`.
+    retry_after_ms: Option<Duration>,
+    retry_after: Option<&'a str>,
+    own_retry_after: Option<&'a str>,
+    pub(super) grpc: Grpc<'a>,
+    /// `X-Should-Retry`, `Stripe-Should-Retry`.
     pub(super) should_retry: Option<bool>,
-    pub(super) concurrency: bool,
-    /// Something here speaks of limits, so that a 403 may be one.
-    pub(super) is_limit: bool,
-    /// The refusal is for what others did.
-    pub(super) is_shared: bool,
-    pub(super) grpc_status: Option<&'a HeaderValue>,
-    pub(super) grpc_pushback: Option<&'a HeaderValue>,
-    pub(super) grpc_details: Option<&'a HeaderValue>,
-    counters: [Counter; COUNTERS],
-    len: usize,
-    policies: [Option<&'a str>; LINES],
-    limits: [Option<&'a str>; LINES],
+    /// Why the call was refused, in the words of Stripe or Atlassian.
+    reason: &'a str,
+    pub(super) aws_error: &'a str,
+    pub(super) envoy_ratelimited: bool,
+    /// What is used up was used by others, too; what is told is our own part of it.
+    is_shared: bool,
+    counters: Counters<'a>,
+    ietf: Ietf<'a>,
+    shopify: Option<&'a str>,
+    basecamp: Option<&'a str>,
+    riot: Riot<'a>,
 }
-
-/// One counter, as its fields have it.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Counter {
-    key: u64,
-    pub(super) unit: Unit,
-    pub(super) policy: u64,
-    limit: Option<u64>,
-    remaining: Option<u64>,
-    used: Option<u64>,
-    reset: Option<When>,
-    window: Option<Duration>,
-}
-
-const COUNTERS: usize = 8;
-/// Lists may be split over several lines.
-const LINES: usize = 4;
 
 impl<'a> Fields<'a> {
-    pub(super) fn collect(headers: &'a HeaderMap) -> Self {
-        let mut fields = Self::default();
-        for (name, value) in headers {
-            let name = name.as_str();
-            // Most fields are told by their first letter to be others.
-            match name.as_bytes().first() {
-                Some(b'r') => fields.r(name, value),
-                Some(b'x') => fields.x(name, value),
-                Some(b'a') => fields.a(name, value),
-                Some(b's') => fields.s(name, value),
-                Some(b'g') => match name {
-                    "grpc-status" => fields.grpc_status = Some(value),
-                    "grpc-retry-pushback-ms" => fields.grpc_pushback = Some(value),
-                    "grpc-status-details-bin" => fields.grpc_details = Some(value),
-                    _ => {}
-                },
-                _ => {}
-            }
-        }
-        fields
+    /// Whether any field of the response is of interest. This is all that most responses cost.
+    pub(super) fn are_in(headers: &HeaderMap) -> bool {
+        headers.keys().any(|name| is_of_interest(name.as_str()))
     }
 
-    /// `Retry-After`, `RateLimit`, and the older `RateLimit-…`.
-    fn r(&mut self, name: &str, value: &'a HeaderValue) {
-        if let Some(rest) = name.strip_prefix("retry-after") {
-            match rest {
-                "" => self.retry_after = Some(value),
-                "-ms" => self.milliseconds(value),
-                _ => {}
+    pub(super) fn collect(&mut self, headers: &'a HeaderMap) {
+        for (name, value) in headers.iter().filter(|(name, _)| is_of_interest(name.as_str())) {
+            if let Ok(value) = value.to_str() {
+                self.take(name.as_str(), value.trim_matches([' ', '\t']));
             }
-        } else if let Some(rest) = name.strip_prefix("ratelimit") {
-            let Some(text) = text(value) else { return };
-            match rest {
-                "" => push(&mut self.limits, text),
-                "-policy" => push(&mut self.policies, text),
-                "-limit" => self.limit_list(text),
-                "-reason" => self.reason(text),
-                _ => {
-                    if let Some(part) = rest.strip_prefix('-') {
-                        self.part(RATE_LIMIT, part, text);
-                    }
-                }
+        }
+        self.grpc.only_if_grpc(headers);
+    }
+
+    fn take(&mut self, name: &'a str, value: &'a str) {
+        match name {
+            "retry-after" => {
+                self.retry_after.get_or_insert(value);
             }
+            "retry-after-ms" | "x-ms-retry-after-ms" | "x-amz-retry-after" => {
+                self.retry_after_ms = self.retry_after_ms.or(Decimal::parse(value).map(Decimal::millis));
+            }
+            "x-should-retry" | "stripe-should-retry" => {
+                self.should_retry = value.parse().ok().or(self.should_retry)
+            }
+            "stripe-rate-limited-reason" | "ratelimit-reason" => self.reason = value,
+            "x-amzn-errortype" => self.aws_error = value,
+            "x-envoy-ratelimited" => self.envoy_ratelimited = true,
+            "ratelimit" => self.ietf.take_limit(value),
+            "ratelimit-policy" => self.ietf.take_policy(value),
+            // A name of its own for the same.
+            "x-ratelimit-retry-after" => self.own_retry_after = Some(value),
+            // Discord: who has used it up.
+            "x-ratelimit-scope" => self.is_shared = value == "shared",
+            "x-shopify-shop-api-call-limit" => self.shopify = Some(value),
+            "x-ratelimit" => self.basecamp = Some(value),
+            _ if name.starts_with("grpc-") => self.grpc.take(name, value),
+            _ => self.take_counter(name, value),
         }
     }
 
-    fn x(&mut self, name: &str, value: &'a HeaderValue) {
-        let Some(rest) = name.strip_prefix("x-") else { return };
-        if let Some(part) = rest.strip_prefix("ratelimit-").or_else(|| rest.strip_prefix("rate-limit-")) {
-            if let Some(text) = text(value) {
-                self.x_rate_limit(part, text);
+    fn take_counter(&mut self, name: &'a str, value: &'a str) {
+        for (prefix, scope) in [
+            ("x-ratelimit-", Scope::Main),
+            ("anthropic-ratelimit-", Scope::Main),
+            ("ratelimit-", Scope::Ietf),
+            ("x-rate-limit-", Scope::Main),
+            ("x-hubspot-ratelimit-", Scope::Main),
+            ("x-app-limit-", Scope::App),
+            ("x-user-limit-", Scope::User),
+        ] {
+            if let Some(name) = name.strip_prefix(prefix) {
+                return self.counters.take(scope, name, value);
             }
+        }
+        self.riot.take(name.strip_prefix("x-").unwrap_or(name), value);
+    }
+
+    /// The wait that the server tells in so many words. A wait of zero says nothing.
+    pub(super) fn told_wait(&self, clock: &Clock<'_>) -> Option<Duration> {
+        let read = |text: Option<&str>| clock.retry_after(text?).filter(|wait| !wait.is_zero());
+        let millis = self.retry_after_ms.filter(|wait| !wait.is_zero());
+        millis.or_else(|| read(self.retry_after)).or_else(|| read(self.own_retry_after))
+    }
+
+    /// The counters, unless they are those of another answer, as in one from a cache, or of another caller.
+    pub(super) fn read_counters(&self, headers: &HeaderMap, clock: &Clock<'_>, collect: &mut Collect) {
+        if self.is_shared || is_cached(headers) {
             return;
         }
-        match rest {
-            "ms-retry-after-ms" | "amz-retry-after" => self.milliseconds(value),
-            "should-retry" => self.should_retry(value),
-            "shopify-shop-api-call-limit" => self.used_of_size(value),
-            _ => {
-                let hubspot = rest.strip_prefix("hubspot-ratelimit-");
-                if let (Some(part), Some(text)) = (hubspot, text(value)) {
-                    self.hubspot(part, text);
-                }
-            }
+        let policies = self.ietf.policies();
+        self.ietf.read(policies.as_ref(), collect);
+        self.counters.read(policies.as_ref(), clock, collect);
+        self.riot.read(collect);
+        if let Some(text) = self.shopify {
+            packed::shopify(text, collect);
+        }
+        if let Some(text) = self.basecamp {
+            packed::basecamp(text, clock, collect);
         }
     }
 
-    fn a(&mut self, name: &str, value: &'a HeaderValue) {
-        let Some(part) = name.strip_prefix("anthropic-ratelimit-") else { return };
-        let (Some((unit, field)), Some(text)) = (part.rsplit_once('-'), text(value)) else { return };
-        let unit = match unit {
-            "requests" => Unit::Requests,
-            "tokens" => Unit::Tokens,
-            "input-tokens" => Unit::InputTokens,
-            "output-tokens" => Unit::OutputTokens,
-            _ => return,
-        };
-        self.counter(ANTHROPIC + unit as u64, unit).set(field, text);
-    }
-
-    fn s(&mut self, name: &str, value: &HeaderValue) {
-        match name {
-            "stripe-rate-limited-reason" => {
-                if let Some(text) = text(value) {
-                    self.reason(text);
-                }
-            }
-            "stripe-should-retry" => self.should_retry(value),
-            _ => {}
-        }
-    }
-
-    /// Vendors' `X-RateLimit-…`, which is nobody's standard.
-    fn x_rate_limit(&mut self, part: &str, value: &str) {
-        self.is_limit = true;
-        match part {
-            "limit" | "remaining" | "used" | "reset" | "observed" => self.part(X_RATE_LIMIT, part, value),
-            // Discord: more exact than the time of day.
-            "reset-after" => self.counter(X_RATE_LIMIT, Unit::Requests).reset = decimal(value).map(When::In),
-            "bucket" | "resource" => self.counter(X_RATE_LIMIT, Unit::Requests).policy = policy(value),
-            "scope" => self.is_shared = value == "shared",
-            "interval-seconds" => self.counter(X_RATE_LIMIT, Unit::Requests).window = decimal(value),
-            "interval-milliseconds" => {
-                self.counter(X_RATE_LIMIT, Unit::Requests).window = decimal(value).map(|ms| ms / 1000);
-            }
-            _ => {
-                let Some((first, last)) = part.rsplit_once('-') else { return };
-                // OpenAI has `remaining-tokens`, Linear `requests-remaining`, Kong `remaining-minute`.
-                if let Some((unit, offset)) = unit(last) {
-                    self.counter(X_BY_UNIT + offset, unit).set(first, value);
-                } else if let Some((unit, offset)) = unit(first) {
-                    self.counter(X_BY_UNIT + offset, unit).set(last, value);
-                } else if let Some(window) = span(last) {
-                    let counter = self.counter(X_BY_SPAN + window.as_secs(), Unit::Requests);
-                    counter.window = Some(window);
-                    counter.policy = window.as_secs();
-                    counter.set(first, value);
-                }
-            }
-        }
-    }
-
-    /// HubSpot: `daily`, `daily-remaining`, `secondly…`, and `max`, `remaining`, `interval-milliseconds`.
-    fn hubspot(&mut self, part: &str, value: &str) {
-        self.is_limit = true;
-        let (span, field) = match part {
-            "max" => (HUBSPOT, "limit"),
-            "remaining" => (HUBSPOT, "remaining"),
-            "interval-milliseconds" => {
-                self.counter(HUBSPOT, Unit::Requests).window = decimal(value).map(|ms| ms / 1000);
-                return;
-            }
-            "daily" => (HUBSPOT + DAY.as_secs(), "limit"),
-            "daily-remaining" => (HUBSPOT + DAY.as_secs(), "remaining"),
-            "secondly" => (HUBSPOT + 1, "limit"),
-            "secondly-remaining" => (HUBSPOT + 1, "remaining"),
-            _ => return,
-        };
-        let counter = self.counter(span, Unit::Requests);
-        if span != HUBSPOT {
-            counter.window = Some(Duration::from_secs(span - HUBSPOT));
-            counter.policy = span - HUBSPOT;
-        }
-        counter.set(field, value);
-    }
-
-    /// Shopify: `32/40`, a bucket of which 32 are used.
-    fn used_of_size(&mut self, value: &HeaderValue) {
-        self.is_limit = true;
-        let Some((used, size)) = text(value).and_then(|text| text.split_once('/')) else { return };
-        let counter = self.counter(SHOPIFY, Unit::Requests);
-        counter.used = count(used.trim());
-        counter.limit = count(size.trim());
-    }
-
-    /// `100`, or of draft 03 `10, 10;w=1, 50;w=60`: the first is the one that the other fields speak of.
-    fn limit_list(&mut self, text: &str) {
-        let Some((items, len)) = structured::list(text) else { return };
-        let Some(first) = items[..len].first() else { return };
-        let limit = count(first.name);
-        // The policy with the same number tells the window.
-        let window = items[..len].iter().find(|item| item.w.is_some() && count(item.name) == limit);
-        let counter = self.counter(RATE_LIMIT, Unit::Requests);
-        counter.limit = limit;
-        counter.window = window.and_then(|item| item.w).map(Duration::from_secs);
-        self.is_limit = true;
-    }
-
-    /// `limit`, `remaining`, `reset` and so on of a counter for which one set of fields stands.
-    fn part(&mut self, key: u64, part: &str, value: &str) {
-        self.is_limit = true;
-        self.counter(key, Unit::Requests).set(part, value);
-    }
-
-    /// Stripe's and Atlassian's.
-    fn reason(&mut self, reason: &str) {
-        self.is_limit = true;
-        self.concurrency = reason.contains("concurren");
-    }
-
-    fn milliseconds(&mut self, value: &HeaderValue) {
-        let wait = text(value).and_then(decimal).map(|ms| ms / 1000).filter(|wait| !wait.is_zero());
-        self.retry_after_ms = self.retry_after_ms.or(wait);
-    }
-
-    fn should_retry(&mut self, value: &HeaderValue) {
-        self.should_retry = match text(value) {
-            Some("true") => Some(true),
-            Some("false") => Some(false),
-            _ => self.should_retry,
-        };
-    }
-
-    fn counter(&mut self, key: u64, unit: Unit) -> &mut Counter {
-        let found = self.counters[..self.len].iter().position(|counter| counter.key == key);
-        let index = found.unwrap_or_else(|| {
-            // Beyond the last place, the last one is overwritten: nobody sends that many.
-            let index = self.len.min(COUNTERS - 1);
-            self.counters[index] = Counter { key, unit, ..Counter::default() };
-            self.len = index + 1;
-            index
-        });
-        &mut self.counters[index]
-    }
-
-    /// Joins the lists of policies and limits, and adds them to the counters.
-    pub(super) fn counters(&mut self) -> &[Counter] {
-        for line in self.limits.into_iter().flatten() {
-            if let Some((items, len)) = structured::list(line).filter(|_| !line.contains("limit=")) {
-                items[..len].iter().for_each(|item| self.structured_limit(item));
-            } else if let Some((limit, remaining, reset)) = dictionary(line) {
-                let counter = self.counter(RATE_LIMIT, Unit::Requests);
-                (counter.limit, counter.remaining, counter.reset) = (limit, remaining, reset.map(When::In));
-            }
-        }
-        for line in self.policies.into_iter().flatten() {
-            if let Some((items, len)) = structured::list(line) {
-                items[..len].iter().for_each(|item| self.structured_policy(item));
-            }
-        }
-        &self.counters[..self.len]
-    }
-
-    fn structured_limit(&mut self, item: &structured::Item<'_>) {
-        // A limit without what is left of it says nothing.
-        let Some(remaining) = item.r else { return };
-        let key = policy(item.name) ^ item.pk.map_or(0, policy).rotate_left(1);
-        let counter = self.counter(key, Unit::Requests);
-        counter.policy = key;
-        counter.remaining = Some(remaining);
-        counter.reset = item.t.map(|t| When::In(Duration::from_secs(t)));
-        self.is_limit = true;
-    }
-
-    fn structured_policy(&mut self, item: &structured::Item<'_>) {
-        // Drafts 04 to 06 have `100;w=10` beside the three fields.
-        let old = item.q.is_none().then(|| count(item.name)).flatten();
-        let key = policy(item.name) ^ item.pk.map_or(0, policy).rotate_left(1);
-        let known = self.counters[..self.len].iter_mut().find(|counter| {
-            counter.key == key || old.is_some() && counter.key == RATE_LIMIT && counter.limit == old
-        });
-        let Some(counter) = known else { return };
-        counter.limit = counter.limit.or(item.q);
-        counter.window = item.w.filter(|w| *w > 0).map(Duration::from_secs);
-        counter.unit = match item.qu {
-            None | Some("requests") => counter.unit,
-            _ => Unit::Other,
-        };
-        // What is in flight comes back by itself.
-        if item.qu == Some("concurrent-requests") && counter.remaining == Some(0) {
-            self.concurrency = true;
-        }
+    /// Stripe's `global-concurrency` and `endpoint-concurrency`.
+    pub(super) fn is_for_concurrency(&self) -> bool {
+        self.reason.contains("concurrency")
     }
 }
 
-impl Counter {
-    fn set(&mut self, field: &str, value: &str) {
-        match field {
-            "limit" => self.limit = count(value),
-            "remaining" => self.remaining = count(value),
-            "used" | "observed" => self.used = count(value),
-            "reset" => self.reset = when(value),
-            _ => {}
-        }
-    }
-
-    /// The reading, if it says anything: a limit of zero is not known, and so is what is left of it.
-    pub(super) fn reading(&self, until: impl Fn(When) -> Duration) -> Option<Reading> {
-        let limit = self.limit.filter(|limit| *limit > 0);
-        let remaining = self.remaining.or_else(|| Some(limit?.saturating_sub(self.used?)));
-        if self.limit == Some(0) || limit.is_none() && remaining.is_none() {
-            return None;
-        }
-        let mut reading = Reading::new(self.unit);
-        reading.policy = self.policy;
-        reading.limit = limit;
-        reading.remaining = remaining;
-        reading.reset = self.reset.map(until).map(|reset| reset.min(MAX_RESET));
-        reading.window = self.window.filter(|window| !window.is_zero() && *window <= MAX_RESET);
-        Some(reading)
-    }
+fn is_cached(headers: &HeaderMap) -> bool {
+    let age = headers.get(AGE).and_then(|age| age.to_str().ok());
+    age.is_some_and(|age| age.bytes().any(|digit| matches!(digit, b'1'..=b'9')))
 }
 
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-/// Nobody's quota is reset later than in a year.
-const MAX_RESET: Duration = Duration::from_secs(366 * 24 * 60 * 60);
-
-// Keys of the families. Those of the structured fields are hashes.
-const RATE_LIMIT: u64 = 1;
-const X_RATE_LIMIT: u64 = 2;
-const SHOPIFY: u64 = 3;
-const ANTHROPIC: u64 = 0x100;
-const X_BY_UNIT: u64 = 0x200;
-const HUBSPOT: u64 = 0x1_0000_0000;
-const X_BY_SPAN: u64 = 0x2_0000_0000;
-
-fn unit(name: &str) -> Option<(Unit, u64)> {
-    Some(match name {
-        "requests" | "request" => (Unit::Requests, 0),
-        "tokens" => (Unit::Tokens, 1),
-        "input-tokens" => (Unit::InputTokens, 2),
-        "output-tokens" => (Unit::OutputTokens, 3),
-        "complexity" | "points" => (Unit::Other, 4),
-        _ => return None,
-    })
-}
-
-fn span(name: &str) -> Option<Duration> {
-    let seconds = match name {
-        "second" => 1,
-        "minute" => 60,
-        "hour" => 60 * 60,
-        "day" => 24 * 60 * 60,
-        "month" => 30 * 24 * 60 * 60,
-        _ => return None,
-    };
-    Some(Duration::from_secs(seconds))
-}
-
-/// Tells one policy from another: FNV-1a, which is the same in every process.
-pub(crate) fn policy(name: &str) -> u64 {
-    let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
-    // The lower numbers are the families'.
-    hash | 1 << 63
-}
-
-/// Draft 07: `limit=100, remaining=50, reset=5`.
-fn dictionary(text: &str) -> Option<(Option<u64>, Option<u64>, Option<Duration>)> {
-    let (mut limit, mut remaining, mut reset) = (None, None, None);
-    for part in text.split(',').take(8) {
-        let (key, value) = part.trim().split_once('=')?;
-        let number = count(value.split(';').next()?.trim())?;
-        match key {
-            "limit" => limit = Some(number),
-            "remaining" => remaining = Some(number),
-            "reset" => reset = Some(Duration::from_secs(number)),
-            _ => {}
-        }
-    }
-    Some((limit, remaining, reset))
-}
-
-fn push<'a>(lines: &mut [Option<&'a str>; LINES], line: &'a str) {
-    if let Some(free) = lines.iter_mut().find(|line| line.is_none()) {
-        *free = Some(line);
+/// Whether a field is read, judged by the beginning of its (lower-case) name. It may let others through, which are
+/// sorted out later.
+fn is_of_interest(name: &str) -> bool {
+    let begins = |with: &str| name.starts_with(with);
+    match name.as_bytes().first() {
+        Some(b'r') => begins("retry-after") || begins("ratelimit"),
+        Some(b'x') => match name.as_bytes().get(2) {
+            Some(b'r') => begins("x-ratelimit") || begins("x-rate-limit-"),
+            Some(b'a') => begins("x-am") || begins("x-app-"),
+            Some(b'm') => begins("x-ms-retry-after-ms") || begins("x-method-rate-limit"),
+            Some(b's') => begins("x-should-retry") || begins("x-shopify-shop-api-call-limit"),
+            Some(b'h') => begins("x-hubspot-ratelimit-"),
+            Some(b'u') => begins("x-user-limit-"),
+            Some(b'e') => begins("x-envoy-ratelimited"),
+            _ => false,
+        },
+        Some(b'a') => begins("anthropic-ratelimit-") || begins("app-rate-limit"),
+        Some(b'g') => begins("grpc-"),
+        Some(b's') => begins("stripe-"),
+        Some(b'm') => begins("method-rate-limit"),
+        _ => false,
     }
 }

@@ -1,197 +1,193 @@
-//! What a gRPC answer says: the status, the push-back, and the details as far as they are about quotas.
+//! gRPC: the status of a call that failed at once travels in the header fields, with an HTTP status of 200.
 //!
-//! Only answers that consist of trailers alone are seen, because the others end after their body; a server that refuses
-//! a call answers so.
+//! The trailers of a call that had a body come too late for the gate, so they are not read.
 
-use super::{Verdict, time::text};
-use http::{HeaderMap, HeaderValue, header::CONTENT_TYPE};
+use super::{
+    Reading, Unit, Verdict,
+    collect::Collect,
+    number::LONGEST,
+    policy_key::{Subject, key},
+    protobuf,
+};
+use http::{HeaderMap, header::CONTENT_TYPE};
 use std::time::Duration;
 
-pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
-    headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+/// The fields of gRPC, not read yet.
+#[derive(Debug, Default)]
+pub(super) struct Grpc<'a> {
+    status: Option<&'a str>,
+    pushback: Option<&'a str>,
+    details: Option<&'a str>,
 }
 
-/// The verdict of a status code. Those that blame the caller are refused, those that blame the server failed.
-pub(super) fn verdict(status: &HeaderValue) -> Verdict {
-    match text(status).and_then(|status| status.parse::<u32>().ok()) {
-        Some(0) => Verdict::Accepted,
-        Some(8) => Verdict::Throttled,   // RESOURCE_EXHAUSTED
-        Some(14) => Verdict::Overloaded, // UNAVAILABLE
-        // CANCELLED, INVALID_ARGUMENT, NOT_FOUND, ALREADY_EXISTS, PERMISSION_DENIED, FAILED_PRECONDITION,
-        // OUT_OF_RANGE, UNIMPLEMENTED, UNAUTHENTICATED
-        Some(1 | 3 | 5 | 6 | 7 | 9 | 11 | 12 | 16) => Verdict::Refused,
-        // UNKNOWN, DEADLINE_EXCEEDED, ABORTED, INTERNAL, DATA_LOSS, and what is no code at all
-        _ => Verdict::Failed,
+/// What `grpc-retry-pushback-ms` says ([gRFC A6]).
+///
+/// [gRFC A6]: https://github.com/grpc/proposal/blob/master/A6-client-retries.md
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pushback {
+    After(Duration),
+    /// A negative number, or none at all: do not try again.
+    Never,
+}
+
+impl Pushback {
+    pub(super) fn wait(self) -> Option<Duration> {
+        match self {
+            Self::After(wait) => (!wait.is_zero()).then_some(wait),
+            Self::Never => None,
+        }
     }
 }
 
-/// `grpc-retry-pushback-ms`: a wait, or, if it is negative or no number, not to retry
-/// ([A6](https://github.com/grpc/proposal/blob/master/A6-client-retries.md)).
-pub(super) fn pushback(value: &HeaderValue) -> Option<Duration> {
-    let ms = text(value)?.parse::<i32>().ok()?;
-    Some(Duration::from_millis(u64::try_from(ms).ok()?))
-}
-
-/// What `google.rpc.Status` in `grpc-status-details-bin` says.
-#[derive(Debug, Default, PartialEq, Eq)]
+/// What `grpc-status-details-bin` says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Details {
     pub(super) retry_delay: Option<Duration>,
-    /// A quota for a day or longer is spent.
-    pub(super) is_daily: bool,
+    /// A quota for a day or more, or of nothing at all, is used up.
+    pub(super) exhausted: bool,
 }
 
-/// The longest details that are looked at, in base64.
-const LONGEST: usize = 8192;
+impl<'a> Grpc<'a> {
+    pub(super) fn take(&mut self, name: &str, value: &'a str) {
+        match name {
+            "grpc-status" => self.status = Some(value),
+            "grpc-retry-pushback-ms" => self.pushback = Some(value),
+            "grpc-status-details-bin" => self.details = Some(value),
+            _ => {}
+        }
+    }
 
-pub(super) fn details(value: &HeaderValue) -> Option<Details> {
-    let encoded = value.as_bytes();
-    if encoded.len() > LONGEST {
+    /// Nothing of this counts unless the content type says that it is gRPC.
+    pub(super) fn only_if_grpc(&mut self, headers: &HeaderMap) {
+        let told = self.status.is_some() || self.pushback.is_some() || self.details.is_some();
+        if told
+            && !headers
+                .get(CONTENT_TYPE)
+                .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+        {
+            *self = Self::default();
+        }
+    }
+
+    /// What a status means: 8 (`RESOURCE_EXHAUSTED`) is a quota, 14 (`UNAVAILABLE`) is an upstream with too much to
+    /// do. Those that blame the caller are refused, the rest, with what is no [code] at all, failed.
+    ///
+    /// [code]: https://grpc.io/docs/guides/status-codes/
+    pub(super) fn verdict(&self) -> Option<Verdict> {
+        Some(match self.status?.parse::<u32>() {
+            Ok(0) => Verdict::Accepted,
+            // CANCELLED, INVALID_ARGUMENT, NOT_FOUND, ALREADY_EXISTS, PERMISSION_DENIED, FAILED_PRECONDITION,
+            // OUT_OF_RANGE, UNIMPLEMENTED, UNAUTHENTICATED
+            Ok(1 | 3 | 5 | 6 | 7 | 9 | 11 | 12 | 16) => Verdict::Refused,
+            Ok(8) => Verdict::Throttled,
+            Ok(14) => Verdict::Overloaded,
+            // UNKNOWN, DEADLINE_EXCEEDED, ABORTED, INTERNAL, DATA_LOSS
+            _ => Verdict::Failed,
+        })
+    }
+
+    pub(super) fn pushback(&self) -> Option<Pushback> {
+        let millis = self.pushback?.trim().parse::<i32>().ok().and_then(|millis| u64::try_from(millis).ok());
+        Some(millis.map_or(Pushback::Never, |millis| Pushback::After(Duration::from_millis(millis))))
+    }
+
+    /// The `google.rpc.Status` in base64, decoded as far as it is of use. Where it is cut off or damaged, what came
+    /// before the damage counts.
+    pub(super) fn details(&self, collect: &mut Collect) -> Details {
+        let mut details = Details::default();
+        if let Some(status) = self.details.and_then(decode_base64) {
+            for (_, any) in protobuf::messages(&status).filter(|(field, _)| *field == 3) {
+                read_any(any, &mut details, collect);
+            }
+        }
+        details
+    }
+}
+
+/// `google.protobuf.Any { type_url = 1, value = 2 }`
+fn read_any(any: &[u8], details: &mut Details, collect: &mut Collect) {
+    let field = |wanted| protobuf::messages(any).find(|(field, _)| *field == wanted).map(|(_, bytes)| bytes);
+    let (Some(kind), Some(value)) = (field(1), field(2)) else { return };
+    match kind.rsplit(|byte| *byte == b'/').next() {
+        // RetryInfo { retry_delay = 1 }
+        Some(b"google.rpc.RetryInfo") => {
+            let delay = protobuf::messages(value).find(|(field, _)| *field == 1);
+            details.retry_delay =
+                delay.and_then(|(_, delay)| duration(delay)).filter(|delay| !delay.is_zero());
+        }
+        // QuotaFailure { violations = 1 }
+        Some(b"google.rpc.QuotaFailure") => {
+            for (_, violation) in protobuf::messages(value).filter(|(field, _)| *field == 1) {
+                read_violation(violation, details, collect);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// `Duration { seconds = 1, nanos = 2 }`. What is negative says nothing.
+fn duration(message: &[u8]) -> Option<Duration> {
+    let (mut seconds, mut nanos) = (0, 0);
+    for (field, value) in protobuf::integers(message) {
+        match field {
+            1 => seconds = value,
+            2 => nanos = value,
+            _ => {}
+        }
+    }
+    let nanos = u32::try_from(nanos).ok().filter(|nanos| *nanos < 1_000_000_000)?;
+    Some(Duration::new(u64::try_from(seconds).ok()?, nanos).min(LONGEST))
+}
+
+/// `Violation { quota_metric = 4, quota_id = 5, quota_value = 7 }`: which quota it was, and how much it is.
+fn read_violation(violation: &[u8], details: &mut Details, collect: &mut Collect) {
+    let text = |wanted| {
+        let found = protobuf::messages(violation).find(|(field, _)| *field == wanted);
+        found.and_then(|(_, bytes)| std::str::from_utf8(bytes).ok()).unwrap_or_default()
+    };
+    let (metric, id) = (text(4), text(5));
+    let value = protobuf::integers(violation).find(|(field, _)| *field == 7).map(|(_, value)| value);
+    let is_daily = [metric, id, text(2)].iter().any(|text| names_a_day(text));
+    details.exhausted |= is_daily || value == Some(0);
+
+    let mut reading = Reading::new(if metric.contains("token") { Unit::Tokens } else { Unit::Requests });
+    reading.policy = key(&[id, ""]);
+    reading.limit = value.and_then(|value| u64::try_from(value).ok());
+    reading.window = Subject::in_quota_id(id);
+    collect.push(reading);
+}
+
+/// In the words of Google's quotas (`GenerateRequestsPerDayPerProjectPerModel`) and of those who describe theirs.
+fn names_a_day(text: &str) -> bool {
+    let text = text.to_ascii_lowercase();
+    ["perday", "per_day", "per day", "daily"].iter().any(|word| text.contains(word))
+}
+
+/// With or without padding, as gRPC asks of its readers. Longer than what servers send at most, 8 KiB, is not read.
+fn decode_base64(text: &str) -> Option<Vec<u8>> {
+    let text = text.strip_suffix("==").or_else(|| text.strip_suffix('=')).unwrap_or(text);
+    if text.len() > 8192 {
         return None;
     }
-    let bytes = base64(encoded)?;
-    let mut details = Details::default();
-    for field in Message(&bytes) {
-        if let (3, Value::Bytes(any)) = field? {
-            read_any(any, &mut details)?;
-        }
-    }
-    Some(details)
-}
-
-fn read_any(any: &[u8], details: &mut Details) -> Option<()> {
-    let (mut name, mut value) = (&[][..], &[][..]);
-    for field in Message(any) {
-        match field? {
-            (1, Value::Bytes(bytes)) => name = bytes,
-            (2, Value::Bytes(bytes)) => value = bytes,
-            _ => {}
-        }
-    }
-    if name.ends_with(b"google.rpc.RetryInfo") {
-        for field in Message(value) {
-            if let (1, Value::Bytes(duration)) = field? {
-                details.retry_delay = read_duration(duration);
-            }
-        }
-    } else if name.ends_with(b"google.rpc.QuotaFailure") {
-        for violation in Message(value) {
-            if let (1, Value::Bytes(violation)) = violation? {
-                details.is_daily |= is_daily(violation)?;
-            }
-        }
-    }
-    Some(())
-}
-
-fn read_duration(bytes: &[u8]) -> Option<Duration> {
-    let (mut seconds, mut nanos) = (0, 0);
-    for field in Message(bytes) {
-        match field? {
-            (1, Value::Number(number)) => seconds = number,
-            (2, Value::Number(number)) => nanos = number,
-            _ => {}
-        }
-    }
-    // Negative numbers are large ones here.
-    let seconds = u64::try_from(i64::from_ne_bytes(seconds.to_ne_bytes())).ok()?;
-    Some(Duration::new(seconds, u32::try_from(nanos).ok().filter(|nanos| *nanos < 1_000_000_000)?))
-}
-
-/// Any text of a violation that names a day.
-fn is_daily(violation: &[u8]) -> Option<bool> {
-    let mut daily = false;
-    for field in Message(violation) {
-        if let (_, Value::Bytes(bytes)) = field? {
-            let text = String::from_utf8_lossy(bytes).to_ascii_lowercase();
-            daily |= ["perday", "per_day", "per day", "daily"].iter().any(|word| text.contains(word));
-        }
-    }
-    Some(daily)
-}
-
-/// The fields of a protobuf message: number and value, or nothing where it is malformed.
-struct Message<'a>(&'a [u8]);
-
-enum Value<'a> {
-    Number(u64),
-    Bytes(&'a [u8]),
-    Other,
-}
-
-impl<'a> Iterator for Message<'a> {
-    type Item = Option<(u64, Value<'a>)>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.0.is_empty() {
-            return None;
-        }
-        let field = self.field();
-        if field.is_none() {
-            self.0 = &[];
-        }
-        Some(field)
-    }
-}
-
-impl<'a> Message<'a> {
-    fn field(&mut self) -> Option<(u64, Value<'a>)> {
-        let tag = self.varint()?;
-        let value = match tag & 7 {
-            0 => Value::Number(self.varint()?),
-            1 => self.take(8).map(|_| Value::Other)?,
-            2 => {
-                let length = usize::try_from(self.varint()?).ok()?;
-                Value::Bytes(self.take(length)?)
-            }
-            5 => self.take(4).map(|_| Value::Other)?,
-            _ => return None,
-        };
-        Some((tag >> 3, value))
-    }
-
-    fn varint(&mut self) -> Option<u64> {
-        let mut number = 0_u64;
-        for shift in 0..10 {
-            let (first, rest) = self.0.split_first()?;
-            self.0 = rest;
-            number |= u64::from(first & 0x7f).checked_shl(shift * 7)?;
-            if first & 0x80 == 0 {
-                return Some(number);
-            }
-        }
-        None
-    }
-
-    fn take(&mut self, length: usize) -> Option<&'a [u8]> {
-        let (taken, rest) = self.0.split_at_checked(length)?;
-        self.0 = rest;
-        Some(taken)
-    }
-}
-
-/// Base64 with or without padding, as gRPC allows both.
-fn base64(text: &[u8]) -> Option<Vec<u8>> {
-    let text = text.strip_suffix(b"==").or_else(|| text.strip_suffix(b"=")).unwrap_or(text);
     let mut bytes = Vec::with_capacity(text.len() * 3 / 4);
-    let (mut bits, mut count) = (0_u32, 0);
-    for byte in text {
-        let digit = match byte {
-            b'A'..=b'Z' => byte - b'A',
-            b'a'..=b'z' => byte - b'a' + 26,
-            b'0'..=b'9' => byte - b'0' + 52,
+    let (mut bits, mut len) = (0_u32, 0);
+    for letter in text.bytes() {
+        let value = match letter {
+            b'A'..=b'Z' => letter - b'A',
+            b'a'..=b'z' => letter - b'a' + 26,
+            b'0'..=b'9' => letter - b'0' + 52,
             b'+' | b'-' => 62,
             b'/' | b'_' => 63,
             _ => return None,
         };
-        bits = bits << 6 | u32::from(digit);
-        count += 6;
-        if count >= 8 {
-            count -= 8;
-            bytes.push((bits >> count) as u8);
-            bits &= (1 << count) - 1;
+        bits = bits << 6 | u32::from(value);
+        len += 6;
+        if len >= 8 {
+            len -= 8;
+            bytes.push((bits >> len) as u8);
         }
     }
-    (count < 6).then_some(bytes)
+    (len < 6).then_some(bytes)
 }
 
 #[cfg(test)]
@@ -200,30 +196,12 @@ mod tests {
 
     #[test]
     fn base64_with_and_without_padding() {
-        assert_eq!(base64(b"aGVsbG8=").unwrap(), b"hello");
-        assert_eq!(base64(b"aGVsbG8").unwrap(), b"hello");
-        assert_eq!(base64(b"").unwrap(), b"");
-        assert_eq!(base64(b"a"), None);
-        assert_eq!(base64(b"a b="), None);
-    }
-
-    #[test]
-    fn a_pushback_is_a_wait_or_says_not_to_retry() {
-        let read = |text: &'static str| pushback(&HeaderValue::from_static(text));
-        assert_eq!(read("1500"), Some(Duration::from_millis(1500)));
-        assert_eq!(read("0"), Some(Duration::ZERO));
-        for no in ["-1", "", "abc", "99999999999"] {
-            assert_eq!(read(no), None, "{no}");
+        for (text, bytes) in
+            [("", &b""[..]), ("aGk", b"hi"), ("aGk=", b"hi"), ("aGVsbG8=", b"hello"), ("/+8", b"\xff\xef")]
+        {
+            assert_eq!(decode_base64(text).as_deref(), Some(bytes), "{text}");
         }
-    }
-
-    #[test]
-    fn malformed_details_say_nothing() {
-        for text in ["", "!!", "CA", "Gv////8P", "AAAA"] {
-            let read = details(&HeaderValue::from_static(text));
-            assert!(read.is_none_or(|details| details == Details::default()), "{text}");
-        }
-        let long = "A".repeat(LONGEST + 1);
-        assert_eq!(details(&HeaderValue::try_from(long).unwrap()), None);
+        assert_eq!(decode_base64("a,b"), None);
+        assert_eq!(decode_base64(&"A".repeat(8193)), None);
     }
 }

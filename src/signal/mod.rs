@@ -81,26 +81,38 @@
 //! # let _ = layer;
 //! ```
 
+mod aws;
 mod classify;
+mod clock;
+mod collect;
+mod counters;
 mod fields;
+mod go_duration;
 mod grpc;
 mod hints;
+mod http_response;
+mod ietf;
+mod number;
+mod packed;
+mod policy_key;
+mod protobuf;
+mod read;
 mod rejected;
 mod retry_after;
+mod rfc3339;
 pub mod services;
 mod structured;
-mod time;
-mod weigh;
 
 pub use self::{
-    classify::{Bypassed, Classify, HttpClassifier, HttpResponse, WithRule},
+    classify::{Bypassed, Classify, HttpClassifier, WithRule},
     hints::{BodyHints, Hints, Reading, Readings, Unit},
+    http_response::HttpResponse,
     rejected::Rejected,
     retry_after::{DEFAULT_MAX_RETRY_AFTER, parse_retry_after},
 };
 
 #[cfg(feature = "body")]
-pub(crate) use self::fields::policy as policy_id;
+pub(crate) use self::policy_key::policy_id;
 
 use crate::Cost;
 use http::StatusCode;

@@ -1,4 +1,4 @@
-use super::time::{decimal, text};
+use super::clock::Clock;
 use http::HeaderValue;
 use std::time::{Duration, SystemTime};
 
@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 pub const DEFAULT_MAX_RETRY_AFTER: Duration = Duration::from_secs(600);
 
 /// Reads a `Retry-After` field ([RFC 9110, section 10.2.3][rfc]): seconds, or an HTTP-date in any of its three
-/// forms. Fractions of a second, which some servers send, are understood.
+/// forms. Fractions of a second, which some servers send, are understood, and so are seconds since 1970.
 ///
 /// `date` is the response's own `Date` field. A date in `Retry-After` is taken relative to it, so that a
 /// difference between the two clocks does not matter; without it, relative to `now`.
@@ -22,26 +22,8 @@ pub fn parse_retry_after(
     now: SystemTime,
     max: Duration,
 ) -> Option<Duration> {
-    let wait = retry_after(value, date, now)?.min(max);
+    let wait = Clock::new(date, now).retry_after(value.to_str().ok()?)?.min(max);
     (!wait.is_zero()).then_some(wait)
-}
-
-/// The same without a cap, and zero where it is past.
-pub(super) fn retry_after(
-    value: &HeaderValue,
-    date: Option<&HeaderValue>,
-    now: SystemTime,
-) -> Option<Duration> {
-    let text = text(value)?;
-    decimal(text).or_else(|| {
-        let until = httpdate::parse_http_date(text).ok()?;
-        let sent = date.and_then(parse_date).unwrap_or(now);
-        Some(until.duration_since(sent).unwrap_or_default())
-    })
-}
-
-fn parse_date(value: &HeaderValue) -> Option<SystemTime> {
-    httpdate::parse_http_date(text(value)?).ok()
 }
 
 #[cfg(test)]

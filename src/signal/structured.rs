@@ -1,188 +1,335 @@
-//! As much of [structured fields](https://www.rfc-editor.org/rfc/rfc9651) as rate limits use: lists of names with
-//! parameters. What is malformed is ignored as a whole, as the standard demands.
+//! The part of Structured Field Values (RFC 9651) that rate limits are written in: lists and dictionaries of items,
+//! with parameters. Nothing is copied, nothing is allocated.
+//!
+//! As the RFC asks, a field that is malformed anywhere is malformed as a whole: nothing that was read from it before
+//! the fault may be used.
 
-/// An item of a list, and its parameters.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Item<'a> {
-    /// The item: a string without its quotes, a token, or a number.
-    pub(super) name: &'a str,
-    /// `q` and `w` of a policy, `r` and `t` of a limit.
-    pub(super) q: Option<u64>,
-    pub(super) w: Option<u64>,
-    pub(super) r: Option<u64>,
-    pub(super) t: Option<u64>,
-    /// The unit of a policy.
-    pub(super) qu: Option<&'a str>,
-    /// The partition key, as it stands.
-    pub(super) pk: Option<&'a str>,
+/// A value without its parameters. The other types of the RFC are checked, and passed over as [`Bare::Other`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Bare<'a> {
+    Integer(i64),
+    /// A string, with the escapes `\"` and `\\` still in it, or a token.
+    Text(&'a str),
+    /// What stands between the colons of a byte sequence, which is compared and not decoded.
+    Bytes(&'a str),
+    Other,
 }
 
-/// The most items that are looked at.
-pub(super) const MAX_ITEMS: usize = 8;
-
-/// A list of items, or nothing if it is malformed.
-pub(super) fn list(text: &str) -> Option<([Item<'_>; MAX_ITEMS], usize)> {
-    let mut items = [Item::default(); MAX_ITEMS];
-    let mut len = 0;
-    let mut rest = text.trim();
-    while !rest.is_empty() {
-        let (item, after) = item(rest)?;
-        if len < MAX_ITEMS {
-            items[len] = item;
-            len += 1;
-        }
-        rest = after.trim_start_matches([' ', '\t']);
-        if rest.is_empty() {
-            break;
-        }
-        rest = rest.strip_prefix(',')?.trim_start_matches([' ', '\t']);
-        if rest.is_empty() {
-            return None; // a comma at the end
-        }
+impl<'a> Bare<'a> {
+    pub(super) fn text(self) -> Option<&'a str> {
+        if let Self::Text(text) = self { Some(text) } else { None }
     }
-    Some((items, len))
+
+    pub(super) fn bytes(self) -> Option<&'a str> {
+        if let Self::Bytes(bytes) = self { Some(bytes) } else { None }
+    }
+
+    /// Never negative: a number below zero says nothing.
+    pub(super) fn count(self) -> Option<u64> {
+        if let Self::Integer(count) = self { count.try_into().ok() } else { None }
+    }
 }
 
-fn item(text: &str) -> Option<(Item<'_>, &str)> {
-    let (name, mut rest) = bare(text)?;
-    let mut item = Item { name, ..Item::default() };
-    while let Some(after) = rest.strip_prefix(';') {
-        let after = after.trim_start_matches(' ');
-        let (key, after) = key(after)?;
-        let value;
-        (value, rest) = match after.strip_prefix('=') {
-            Some(after) => {
-                let (value, after) = bare(after)?;
-                (Some(value), after)
+/// The parameters of an item, checked already.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Params<'a>(&'a str);
+
+impl<'a> Params<'a> {
+    /// Each parameter in turn. Where a name comes twice, the last one counts.
+    pub(super) fn each(self, mut see: impl FnMut(&'a str, Bare<'a>)) {
+        let _ = Parser { rest: self.0 }.params(&mut see);
+    }
+}
+
+/// Reads a list of items: calls `see` with each. `None` where the text is malformed, and where a member is an inner
+/// list, which nothing that this crate reads has.
+pub(super) fn list<'a>(text: &'a str, mut see: impl FnMut(Bare<'a>, Params<'a>)) -> Option<()> {
+    Parser { rest: text }.members(|parser| {
+        let bare = parser.bare()?;
+        see(bare, parser.skip_params()?);
+        Some(())
+    })
+}
+
+/// Reads a dictionary of items: calls `see` with each. A member that is only a name is true, which is
+/// [`Bare::Other`].
+pub(super) fn dictionary<'a>(
+    text: &'a str,
+    mut see: impl FnMut(&'a str, Bare<'a>, Params<'a>),
+) -> Option<()> {
+    Parser { rest: text }.members(|parser| {
+        let key = parser.key()?;
+        let bare = if parser.take('=') { parser.bare()? } else { Bare::Other };
+        see(key, bare, parser.skip_params()?);
+        Some(())
+    })
+}
+
+struct Parser<'a> {
+    rest: &'a str,
+}
+
+impl<'a> Parser<'a> {
+    fn members(mut self, mut member: impl FnMut(&mut Self) -> Option<()>) -> Option<()> {
+        self.rest = self.rest.trim_matches(' ');
+        if self.rest.is_empty() {
+            return Some(());
+        }
+        loop {
+            member(&mut self)?;
+            self.skip_blank();
+            if self.rest.is_empty() {
+                return Some(());
             }
-            None => (None, after),
+            if !self.take(',') {
+                return None;
+            }
+            self.skip_blank();
+            if self.rest.is_empty() {
+                return None;
+            }
+        }
+    }
+
+    fn skip_params(&mut self) -> Option<Params<'a>> {
+        let before = self.rest;
+        self.params(&mut |_, _| ())?;
+        Some(Params(&before[..before.len() - self.rest.len()]))
+    }
+
+    fn params(&mut self, see: &mut impl FnMut(&'a str, Bare<'a>)) -> Option<()> {
+        while self.take(';') {
+            self.rest = self.rest.trim_start_matches(' ');
+            let key = self.key()?;
+            let bare = if self.take('=') { self.bare()? } else { Bare::Other };
+            see(key, bare);
+        }
+        Some(())
+    }
+
+    fn key(&mut self) -> Option<&'a str> {
+        let starts = self.rest.starts_with(|c: char| c.is_ascii_lowercase() || c == '*');
+        let key = |byte: u8| {
+            byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'_' | b'-' | b'.' | b'*')
         };
-        let number = value.and_then(integer);
-        match key {
-            "q" => item.q = Some(number?),
-            "w" => item.w = Some(number?),
-            "r" => item.r = Some(number?),
-            "t" => item.t = Some(number?),
-            "qu" => item.qu = value,
-            "pk" => item.pk = value,
-            _ => {}
+        starts.then(|| self.take_while(key))
+    }
+
+    fn bare(&mut self) -> Option<Bare<'a>> {
+        match self.rest.bytes().next()? {
+            b'-' | b'0'..=b'9' => self.number(),
+            b'"' => self.string().map(Bare::Text),
+            b'*' | b'A'..=b'Z' | b'a'..=b'z' => Some(Bare::Text(self.take_while(is_token))),
+            b':' => self.bytes().map(Bare::Bytes),
+            b'?' => self.boolean(),
+            b'@' => {
+                self.take('@');
+                self.number().filter(|number| matches!(number, Bare::Integer(_))).map(|_| Bare::Other)
+            }
+            b'%' => self.display_string(),
+            _ => None,
         }
     }
-    Some((item, rest))
-}
 
-/// An integer of the standard has up to 15 digits; a negative one makes no sense here.
-fn integer(text: &str) -> Option<u64> {
-    if text.len() > 15 { None } else { super::time::digits(text) }
-}
-
-fn key(text: &str) -> Option<(&str, &str)> {
-    let first = text.bytes().next()?;
-    if !first.is_ascii_lowercase() && first != b'*' {
-        return None;
+    fn number(&mut self) -> Option<Bare<'a>> {
+        let sign = if self.take('-') { -1 } else { 1 };
+        let whole = self.take_while(|byte| byte.is_ascii_digit());
+        if self.take('.') {
+            let fraction = self.take_while(|byte| byte.is_ascii_digit());
+            let fits = (1..=12).contains(&whole.len()) && (1..=3).contains(&fraction.len());
+            return fits.then_some(Bare::Other);
+        }
+        let number: i64 = whole.parse().ok()?;
+        (whole.len() <= 15).then_some(Bare::Integer(sign * number))
     }
-    let end = text
-        .bytes()
-        .position(|byte| !(byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-.*".contains(&byte)));
-    Some(text.split_at(end.unwrap_or(text.len())))
-}
 
-/// A string, token, number, byte sequence or boolean, and what follows it.
-fn bare(text: &str) -> Option<(&str, &str)> {
-    let end = match text.bytes().next()? {
-        b'"' => return string(&text[1..]),
-        b':' => {
-            let end = text[1..].find(':')? + 1;
-            let bytes = &text[1..end];
-            let base64 = |byte: u8| byte.is_ascii_alphanumeric() || b"+/=".contains(&byte);
-            return bytes.bytes().all(base64).then_some((bytes, &text[end + 1..]));
+    fn string(&mut self) -> Option<&'a str> {
+        let text = self.rest.strip_prefix('"')?;
+        let mut bytes = text.bytes().enumerate();
+        while let Some((at, byte)) = bytes.next() {
+            match byte {
+                b'"' => {
+                    self.rest = &text[at + 1..];
+                    return Some(&text[..at]);
+                }
+                b'\\' => {
+                    bytes.next().filter(|(_, escaped)| matches!(escaped, b'"' | b'\\'))?;
+                }
+                b' '..=b'~' => {}
+                _ => return None,
+            }
         }
-        b'?' => {
-            let is_boolean = matches!(text.as_bytes().get(1), Some(b'0' | b'1'));
-            return is_boolean.then(|| text.split_at(2));
-        }
-        b'-' | b'0'..=b'9' => {
-            let sign = usize::from(text.starts_with('-'));
-            let end = text[sign..].find(|c: char| !c.is_ascii_digit() && c != '.').map(|end| end + sign);
-            let end = end.unwrap_or(text.len());
-            number(&text[sign..end])?;
-            end
-        }
-        first if first.is_ascii_alphabetic() || first == b'*' => {
-            let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~:/".contains(&byte);
-            text.bytes().position(|byte| !token(byte)).unwrap_or(text.len())
-        }
-        _ => return None,
-    };
-    Some(text.split_at(end))
-}
-
-/// The body of a string, after its first quote. One with escapes is taken as it stands.
-fn string(text: &str) -> Option<(&str, &str)> {
-    let mut escaped = false;
-    for (at, byte) in text.bytes().enumerate() {
-        match byte {
-            b'"' | b'\\' if escaped => escaped = false,
-            _ if escaped => return None,
-            b'\\' => escaped = true,
-            b'"' => return Some((&text[..at], &text[at + 1..])),
-            b' '..=b'~' => {}
-            _ => return None,
-        }
+        None
     }
-    None
+
+    /// With or without its padding, as the RFC asks of parsers.
+    fn bytes(&mut self) -> Option<&'a str> {
+        self.take(':');
+        let bytes =
+            self.take_while(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'='));
+        let digits = bytes.trim_end_matches('=');
+        let missing = digits.len().next_multiple_of(4) - digits.len();
+        let fits = missing < 3 && bytes.len() - digits.len() <= missing && !digits.contains('=');
+        (self.take(':') && fits).then_some(bytes)
+    }
+
+    fn boolean(&mut self) -> Option<Bare<'a>> {
+        self.take('?');
+        (self.take('0') || self.take('1')).then_some(Bare::Other)
+    }
+
+    fn display_string(&mut self) -> Option<Bare<'a>> {
+        let text = self.rest.strip_prefix("%\"")?;
+        let (text, rest) = text.split_once('"')?;
+        let mut decoded = DisplayString::default();
+        let mut bytes = text.bytes();
+        while let Some(byte) = bytes.next() {
+            decoded.push(match byte {
+                b'%' => hex(bytes.next()?)? << 4 | hex(bytes.next()?)?,
+                b' '..=b'~' => byte,
+                _ => return None,
+            })?;
+        }
+        self.rest = rest;
+        decoded.is_complete().then_some(Bare::Other)
+    }
+
+    fn take(&mut self, expected: char) -> bool {
+        let rest = self.rest.strip_prefix(expected);
+        self.rest = rest.unwrap_or(self.rest);
+        rest.is_some()
+    }
+
+    fn take_while(&mut self, wanted: impl Fn(u8) -> bool) -> &'a str {
+        let end = self.rest.bytes().position(|byte| !wanted(byte)).unwrap_or(self.rest.len());
+        let (taken, rest) = self.rest.split_at(end);
+        self.rest = rest;
+        taken
+    }
+
+    fn skip_blank(&mut self) {
+        self.rest = self.rest.trim_start_matches([' ', '\t']);
+    }
 }
 
-/// Up to 15 digits, or up to 12 and a fraction of up to 3.
-fn number(text: &str) -> Option<()> {
-    let ok = match text.split_once('.') {
-        None => text.len() <= 15,
-        Some((whole, fraction)) => whole.len() <= 12 && (1..=3).contains(&fraction.len()),
-    };
-    let digits = text.split('.').all(|part| super::time::digits(part).is_some());
-    (ok && digits).then_some(())
+/// Whether the bytes of a display string are UTF-8, a character at a time.
+#[derive(Default)]
+struct DisplayString {
+    character: [u8; 4],
+    len: usize,
+}
+
+impl DisplayString {
+    fn push(&mut self, byte: u8) -> Option<()> {
+        *self.character.get_mut(self.len)? = byte;
+        self.len += 1;
+        match std::str::from_utf8(&self.character[..self.len]) {
+            Ok(_) => self.len = 0,
+            Err(error) if error.error_len().is_none() => {}
+            Err(_) => return None,
+        }
+        Some(())
+    }
+
+    fn is_complete(&self) -> bool {
+        self.len == 0
+    }
+}
+
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~:/".contains(&byte)
+}
+
+/// Display strings are written with small letters only.
+fn hex(digit: u8) -> Option<u8> {
+    match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn items(text: &str) -> Option<Vec<Item<'_>>> {
-        list(text).map(|(items, len)| items[..len].to_vec())
+    fn items(text: &str) -> Option<Vec<String>> {
+        let mut items = Vec::new();
+        list(text, |bare, params| {
+            let mut item = format!("{bare:?}");
+            params.each(|name, value| item.push_str(&format!(" {name}={value:?}")));
+            items.push(item);
+        })?;
+        Some(items)
     }
 
     #[test]
-    fn policies_and_limits() {
-        let policies = items(r#""burst";q=100;w=60,"daily";q=1000;w=86400"#).unwrap();
-        assert_eq!((policies[0].name, policies[0].q, policies[0].w), ("burst", Some(100), Some(60)));
-        assert_eq!((policies[1].name, policies[1].q, policies[1].w), ("daily", Some(1000), Some(86_400)));
-        let limits = items(r#"default;r=50;t=30;pk=:dHsFR=:;x=?1"#).unwrap();
-        assert_eq!((limits[0].name, limits[0].r, limits[0].t), ("default", Some(50), Some(30)));
-        assert_eq!(limits[0].pk, Some("dHsFR="));
-        let units = items(r#""a b";q=10;qu="concurrent-requests" , 10;w=1"#).unwrap();
-        assert_eq!((units[0].name, units[0].qu), ("a b", Some("concurrent-requests")));
-        assert_eq!((units[1].name, units[1].w), ("10", Some(1)));
-        assert_eq!(items(""), Some(vec![]));
+    fn a_list_is_read_item_by_item() {
+        assert_eq!(items("").unwrap(), Vec::<String>::new());
+        assert_eq!(
+            items(r#""burst";q=100;w=60,"daily";q=1000;w=86400"#).unwrap(),
+            [
+                r#"Text("burst") q=Integer(100) w=Integer(60)"#,
+                r#"Text("daily") q=Integer(1000) w=Integer(86400)"#
+            ]
+        );
+        assert_eq!(
+            items(r#" quota;  q=-1;pk=:aGVsbG8=: 	, "a\"b";x;y=?0;z=1.5 "#).unwrap(),
+            [
+                r#"Text("quota") q=Integer(-1) pk=Bytes("aGVsbG8=")"#,
+                r#"Text("a\\\"b") x=Other y=Other z=Other"#
+            ]
+        );
+        assert_eq!(items(r#"a;d=@12;s=%"f%c3%bc""#).unwrap(), [r#"Text("a") d=Other s=Other"#]);
     }
 
     #[test]
-    fn malformed_lists_are_ignored_as_a_whole() {
+    fn a_fault_anywhere_spoils_the_list() {
         for text in [
-            r#""a";r=50,"#,
-            r#""a";r=x"#,
-            r#""a";r=-1"#,
-            r#""a"; r"#,
-            r#""a";;r=1"#,
-            r#""a" "b""#,
-            r#""unfinished"#,
-            r#""bad \escape""#,
-            r#"a;R=1"#,
-            r#"a;r=1234567890123456"#,
-            r#"a;pk=:not base64:"#,
-            "ä",
-            "a;r=1.2.3",
+            "a,",
+            "a,,b",
+            ",a",
+            "a b",
+            "\"a",
+            "\"\\a\"",
+            "\"é\"",
+            "a;",
+            "a;Q=1",
+            "a;q=",
+            "a; q =1",
+            "a ;q=1",
+            "(a b)",
+            "a;q=1.",
+            "a;q=.1",
+            "a;q=1.2345",
+            "1234567890123456",
+            "a;x=?2",
+            "a;x=:b",
+            "a;x=@1.5",
+            "a;x=%\"%C3\"",
+            "a;x=%\"%c3\"",
+            "a;x=%\"%ff\"",
+            "-",
+            "limit=100",
         ] {
             assert_eq!(items(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn a_dictionary_has_names() {
+        let mut read = Vec::new();
+        dictionary("limit=100, remaining=50;x=1, reset=5, on", |key, value, _| read.push((key, value)))
+            .unwrap();
+        assert_eq!(
+            read,
+            [
+                ("limit", Bare::Integer(100)),
+                ("remaining", Bare::Integer(50)),
+                ("reset", Bare::Integer(5)),
+                ("on", Bare::Other)
+            ]
+        );
+        assert_eq!(dictionary("Limit=1", |_, _, _| ()), None);
     }
 }

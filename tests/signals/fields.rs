@@ -261,7 +261,7 @@ fn x_reddit_and_linear() {
         200,
         &[("x-ratelimit-used", "2"), ("x-ratelimit-remaining", "98.0"), ("x-ratelimit-reset", "300")],
     );
-    assert_eq!(one(&reddit), (None, Some(98), Some(secs(300)), None));
+    assert_eq!(one(&reddit), (Some(100), Some(98), Some(secs(300)), None));
     let reset = format!("{}000", EPOCH + 60);
     let linear = read_dated(
         200,
