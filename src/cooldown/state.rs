@@ -258,7 +258,7 @@ impl State {
     /// A call in flight went away without an answer.
     pub(super) fn abandoned_in_flight(&mut self, leave: Leave, now: Instant, wakers: &mut Wakers) {
         self.in_flight -= 1;
-        self.policy.abandoned(leave.at);
+        self.policy.abandoned(leave.at, leave.cost);
         self.release(now, None, wakers);
     }
 

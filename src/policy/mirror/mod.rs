@@ -1,0 +1,226 @@
+//! The server's own counters, counted down here: the mirror.
+
+mod counter;
+mod flight;
+
+use self::{counter::Counter, flight::Flight};
+use super::{Answer, Closing, Departure, Policy};
+use crate::{
+    Cost, WaitReason,
+    signal::{Unit, Verdict},
+};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// A policy, and beside it the counters that the server tells. A call leaves at the later of the two times.
+#[derive(Debug)]
+pub(crate) struct Mirrored {
+    policy: Box<dyn Policy>,
+    mirror: Mirror,
+}
+
+impl Mirrored {
+    pub(crate) fn new(policy: Box<dyn Policy>) -> Self {
+        Self { policy, mirror: Mirror::default() }
+    }
+
+    pub(crate) fn policy(&self) -> &dyn Policy {
+        self.policy.as_ref()
+    }
+
+    pub(crate) fn departure(&self, arrived: Instant, cost: Cost) -> Departure {
+        let told = self.mirror.departure(arrived, cost);
+        match told {
+            Some(told) if self.policy.trusts_readings() && self.mirror.is_sure() => told,
+            Some(told) => {
+                let own = self.policy.departure(arrived, cost);
+                if told.at > own.at { told } else { own }
+            }
+            None => self.policy.departure(arrived, cost),
+        }
+    }
+
+    pub(crate) fn depart(&mut self, at: Instant, cost: Cost) {
+        self.policy.depart(at, cost);
+        self.mirror.depart(at, cost);
+    }
+
+    pub(crate) fn recall(&mut self, at: Instant, cost: Cost) {
+        self.policy.recall(at, cost);
+        self.mirror.recall(at, cost);
+    }
+
+    pub(crate) fn abandoned(&mut self, departed: Instant, cost: Cost) {
+        self.policy.abandoned(departed);
+        self.mirror.abandoned(departed, cost);
+    }
+
+    pub(crate) fn settle(&mut self, departed: Instant, booked: Cost, used: Cost) {
+        self.policy.settle(departed, booked, used);
+        self.mirror.settle(departed, booked, used);
+    }
+
+    pub(crate) fn answered(&mut self, answer: &Answer<'_>) -> Option<Closing> {
+        self.mirror.answered(answer);
+        self.policy.answered(answer)
+    }
+
+    pub(crate) fn max_in_flight(&self) -> Option<usize> {
+        self.policy.max_in_flight()
+    }
+
+    pub(crate) fn reset(&mut self) {
+        self.policy.reset();
+        self.mirror.reset();
+    }
+}
+
+impl Clone for Mirrored {
+    fn clone(&self) -> Self {
+        Self { policy: self.policy.boxed_clone(), mirror: self.mirror.clone() }
+    }
+}
+
+/// What the server told of its counters.
+#[derive(Clone, Debug, Default)]
+struct Mirror {
+    in_flight: usize,
+    told: Option<Box<Told>>,
+}
+
+#[derive(Clone, Debug)]
+struct Told {
+    counters: Vec<Counter>,
+    flight: Flight,
+    /// Of answered calls, in seconds, smoothed.
+    latency: f64,
+    doubt: f64,
+}
+
+impl Mirror {
+    const COUNTERS: usize = 8;
+
+    /// When a call of that cost may leave as far as the server's counters are concerned. `None` where they are not
+    /// known.
+    fn departure(&self, arrived: Instant, cost: Cost) -> Option<Departure> {
+        let told = self.told.as_ref()?;
+        let relevant = told.counters.iter().filter(|counter| !counter.is_fleeting(told.latency));
+        let at = relevant.map(|counter| counter.free_at(cost)).max()?;
+        Some(if at > arrived { Departure::new(at, WaitReason::Preflight) } else { Departure::now(arrived) })
+    }
+
+    /// Whether the counters can be relied on.
+    fn is_sure(&self) -> bool {
+        self.told.as_ref().is_some_and(|told| {
+            let requests = |counter: &Counter| counter.unit() == Unit::Requests && !counter.is_fleeting(told.latency);
+            told.doubt < 3.0 && told.counters.iter().any(requests)
+        })
+    }
+
+    fn depart(&mut self, at: Instant, cost: Cost) {
+        self.in_flight += 1;
+        if let Some(told) = &mut self.told {
+            told.flight.depart(at, cost, grain(told.latency));
+            for counter in &mut told.counters {
+                counter.depart(at, cost, told.latency);
+            }
+        }
+    }
+
+    fn recall(&mut self, at: Instant, cost: Cost) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        if let Some(told) = &mut self.told {
+            told.flight.end(at, cost);
+            told.counters.iter_mut().for_each(|counter| counter.recall(cost));
+        }
+    }
+
+    fn abandoned(&mut self, departed: Instant, cost: Cost) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        if let Some(told) = &mut self.told {
+            told.flight.end(departed, cost);
+            for counter in &mut told.counters {
+                counter.took(departed, cost);
+                counter.refresh(&told.flight);
+            }
+        }
+    }
+
+    fn settle(&mut self, _departed: Instant, _booked: Cost, _used: Cost) {}
+
+    fn answered(&mut self, answer: &Answer<'_>) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        let readings = &answer.signal.hints.readings;
+        if self.told.is_none() {
+            if readings.as_slice().iter().all(|reading| reading.remaining.is_none()) {
+                return;
+            }
+            let mut flight = Flight::default();
+            for _ in 0..self.in_flight {
+                flight.depart(answer.departed, Cost::one(), Duration::ZERO);
+            }
+            self.told = Some(Box::new(Told { counters: Vec::new(), flight, latency: 0.0, doubt: 0.0 }));
+        }
+        if let Some(told) = &mut self.told {
+            told.answered(answer);
+        }
+    }
+
+    fn reset(&mut self) {
+        self.told = None;
+    }
+}
+
+impl Told {
+    fn answered(&mut self, answer: &Answer<'_>) {
+        let Answer { signal, departed, cost, at, .. } = *answer;
+        self.flight.end(departed, cost);
+        let took = at.saturating_duration_since(departed).as_secs_f64();
+        self.latency = if self.latency == 0.0 { took } else { self.latency + 0.1 * (took - self.latency) };
+        let consumed = !signal.verdict.is_pushback();
+        let readings = signal.hints.readings.as_slice();
+        let refused = signal.verdict == Verdict::Throttled && answer.current;
+        let mut explained = false;
+        for counter in &mut self.counters {
+            match readings.iter().find(|reading| counter.is(reading)) {
+                Some(reading) => {
+                    counter.read(reading, (departed, at), (cost, consumed), &self.flight, self.latency);
+                    if refused {
+                        explained |= counter.refused(reading, cost);
+                    } else if consumed {
+                        counter.calm();
+                    }
+                }
+                None if consumed && readings.is_empty() => counter.took(departed, cost),
+                None => {}
+            }
+        }
+        if refused && !explained {
+            self.doubt += 1.0;
+        } else if consumed {
+            self.doubt -= self.doubt / 512.0;
+        }
+        for reading in readings {
+            let Some(left) = reading.remaining else { continue };
+            if self.counters.iter().any(|counter| counter.is(reading)) {
+                continue;
+            }
+            if self.counters.len() == Mirror::COUNTERS {
+                let oldest = self.counters.iter().enumerate().min_by_key(|(_, counter)| counter.heard());
+                if let Some((oldest, _)) = oldest {
+                    self.counters.swap_remove(oldest);
+                }
+            }
+            self.counters.push(Counter::new(reading, left, departed, at));
+        }
+        self.counters.iter_mut().for_each(|counter| counter.refresh(&self.flight));
+    }
+}
+
+/// Calls that leave so close together may overtake one another.
+fn grain(latency: f64) -> Duration {
+    Duration::from_secs_f64(latency / 4.0)
+}
+
+#[cfg(all(test, feature = "testing"))]
+mod sim;
