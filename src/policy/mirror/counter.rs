@@ -19,6 +19,8 @@ pub(super) struct Counter {
     left: f64,
     since: Instant,
     heard: Instant,
+    /// When it was first heard of.
+    known: Instant,
     /// What left since then and may not be counted in `left`.
     pending: f64,
     /// The reset that was told, on the late side.
@@ -40,6 +42,8 @@ pub(super) struct Counter {
     typical: f64,
     /// Calls that are held back for the sake of surprises.
     reserve: f64,
+    /// The part of the mean rate that is ours.
+    share: f64,
     /// The next call leaves no earlier than that, to spread what is left.
     slot: Option<Instant>,
 }
@@ -60,6 +64,18 @@ struct Inflow {
 impl Inflow {
     fn restart(&mut self, from: Instant, left: f64) {
         (self.from, self.left, self.taken, self.calls) = (from, left, 0.0, 0);
+    }
+
+    /// If it is full, something may have been lost: it is more, then.
+    fn measure(&mut self, at: Instant, left: f64, least: f64, is_full: bool) {
+        let span = at.saturating_duration_since(self.from).as_secs_f64();
+        if span > least.max(0.5) && (self.calls >= 8 || span > 30.0) {
+            let rate = (left - self.left + self.taken) / span;
+            if !is_full || rate > self.rate() {
+                self.sample(rate);
+            }
+            self.restart(at, left);
+        }
     }
 
     fn sample(&mut self, rate: f64) {
@@ -87,6 +103,10 @@ impl Inflow {
 const MAX_HOLD: Duration = Duration::from_secs(600);
 /// What is left is not spread over more than this.
 const SPREAD: f64 = 3600.0;
+/// Of the mean rate that a policy tells, so much is used.
+const OF_MEAN: f64 = 0.99;
+/// Windows are told in whole seconds, so the rate of a short one is not exact.
+const SHORTEST_MEAN: Duration = Duration::from_secs(10);
 /// After idle time, this part of the limit is not spread.
 const CREDIT: f64 = 1.0 / 16.0;
 
@@ -110,6 +130,7 @@ impl Counter {
             left,
             since: departed,
             heard: at,
+            known: at,
             pending: 0.0,
             reset: None,
             probe: at,
@@ -121,6 +142,7 @@ impl Counter {
             late: 0.0,
             typical: 1.0,
             reserve: 0.0,
+            share: 1.0,
             slot: None,
         };
         counter.tell(reading, at);
@@ -158,6 +180,13 @@ impl Counter {
         (self.left + gained).min(self.limit) - self.pending
     }
 
+    /// The rate of a policy whose window does not come back all at once.
+    fn mean(&self) -> Option<f64> {
+        let window = self.window.filter(|window| !self.refills && *window >= SHORTEST_MEAN)?;
+        let mean = self.limit * OF_MEAN / window.as_secs_f64();
+        Some(mean * self.share)
+    }
+
     fn need(&self, cost: Cost) -> f64 {
         let need = match self.unit {
             Unit::Requests => amount(self.unit, cost),
@@ -171,6 +200,12 @@ impl Counter {
     pub(super) fn free_at(&self, cost: Cost) -> Instant {
         if self.unit == Unit::Requests && cost.requests == 0 {
             return self.since;
+        }
+        if let Some(rate) = self.mean() {
+            // Nothing is left most of the time, and something soon is.
+            let soon = later(self.since, seconds(3.0 / rate + 2.0 + 4.0 * self.late));
+            let dry = (self.left < amount(self.unit, cost) && self.probe > soon).then_some(self.probe);
+            return self.slot.unwrap_or(self.since).max(dry.unwrap_or(self.since));
         }
         let missing = self.need(cost) - self.level(self.since);
         let rate = self.inflow.rate();
@@ -194,7 +229,8 @@ impl Counter {
         }
         self.pending += amount;
         let gap = self.gap(at, level, amount, latency);
-        let credit = gap.mul_f64((self.limit * CREDIT).clamp(0.0, 1e6));
+        let credit = if self.mean().is_some() { 0.0 } else { (self.limit * CREDIT).min(1e6) };
+        let credit = gap.mul_f64(credit);
         let idle = at.checked_sub(credit).unwrap_or(at);
         self.slot = Some(later(self.slot.map_or(idle, |slot| slot.max(idle)), gap));
     }
@@ -217,12 +253,10 @@ impl Counter {
     /// How long the next call waits, so that what is left lasts until the reset.
     fn gap(&self, at: Instant, level: f64, amount: f64, latency: f64) -> Duration {
         let until = self.reset.map_or(0.0, |reset| reset.saturating_duration_since(at).as_secs_f64());
-        let mut spread = until - 1.0 - latency;
-        let mut inflow = self.inflow.likely();
-        if let Some(window) = self.window.filter(|_| !self.refills) {
-            // Not all of it comes back at once, so it is used as it comes.
-            spread = window.as_secs_f64();
-            inflow = inflow.max(self.limit / spread);
+        let spread = until - 1.0 - latency;
+        let inflow = self.inflow.likely();
+        if let Some(rate) = self.mean() {
+            return seconds(amount / rate);
         }
         let even = level.max(amount).max(f64::MIN_POSITIVE) / spread.max(2.0 * latency).clamp(0.001, SPREAD);
         let rate = (even + inflow).max(even / 4.0);
@@ -256,7 +290,7 @@ impl Counter {
         let Some(left) = reading.remaining else { return };
         let left = left as f64;
         let amount = amount(self.unit, cost);
-        self.late = latency / 2.0;
+        self.late = latency / 4.0;
         self.typical += 0.1 * (amount - self.typical);
         if took {
             self.inflow.taken += amount;
@@ -265,6 +299,7 @@ impl Counter {
         if self.reset.is_some_and(|reset| reset <= departed) {
             self.roll(departed);
         }
+        self.pending = flight.since(self.since, self.unit);
         let pending = flight.since(departed, self.unit);
         let rate = self.inflow.rate().max(0.0);
         let heard_of = |left: f64, since: Instant| left + rate * at.saturating_duration_since(since).as_secs_f64();
@@ -293,15 +328,10 @@ impl Counter {
         self.tell(reading, at);
         // The inflow.
         let full = left + 2.0 * amount.max(1.0) > self.limit;
-        if jumped || full {
+        if jumped {
             self.inflow.restart(departed, left);
         } else {
-            let span = departed.saturating_duration_since(self.inflow.from).as_secs_f64();
-            if span > 2.0 * latency && span > 0.5 && (self.inflow.calls >= 8 || span > SPREAD / 2.0) {
-                let rate = (left - self.inflow.left + self.inflow.taken) / span;
-                self.inflow.sample(rate);
-                self.inflow.restart(departed, left);
-            }
+            self.inflow.measure(departed, left, 2.0 * latency, full);
         }
     }
 
@@ -310,16 +340,18 @@ impl Counter {
     }
 
     /// A call was refused. Whether this counter explains it.
-    pub(super) fn refused(&mut self, reading: &Reading, cost: Cost) -> bool {
+    pub(super) fn refused(&mut self, reading: &Reading, departed: Instant, cost: Cost) -> bool {
         let explains = reading.remaining.is_some_and(|left| (left as f64) < amount(self.unit, cost).max(1.0));
-        if explains {
+        if explains && departed >= self.known {
             self.reserve = (self.reserve + 1.0).min(8.0);
+            self.share = (self.share * 0.9).max(1.0 / 64.0);
         }
         explains
     }
 
     pub(super) fn calm(&mut self) {
         self.reserve -= self.reserve / 512.0;
+        self.share = (self.share + 1.0 / 4096.0).min(1.0);
     }
 
     pub(super) fn heard(&self) -> Instant {

@@ -113,7 +113,7 @@ impl Mirror {
     fn is_sure(&self) -> bool {
         self.told.as_ref().is_some_and(|told| {
             let requests = |counter: &Counter| counter.unit() == Unit::Requests && !counter.is_fleeting(told.latency);
-            told.doubt < 3.0 && told.counters.iter().any(requests)
+            told.doubt < 8.0 && told.counters.iter().any(requests)
         })
     }
 
@@ -186,7 +186,7 @@ impl Told {
                 Some(reading) => {
                     counter.read(reading, (departed, at), (cost, consumed), &self.flight, self.latency);
                     if refused {
-                        explained |= counter.refused(reading, cost);
+                        explained |= counter.refused(reading, departed, cost);
                     } else if consumed {
                         counter.calm();
                     }
@@ -195,8 +195,8 @@ impl Told {
                 None => {}
             }
         }
-        if refused && !explained {
-            self.doubt += 1.0;
+        if refused {
+            self.doubt += if explained { 1.0 } else { 3.0 };
         } else if consumed {
             self.doubt -= self.doubt / 512.0;
         }
@@ -219,7 +219,7 @@ impl Told {
 
 /// Calls that leave so close together may overtake one another.
 fn grain(latency: f64) -> Duration {
-    Duration::from_secs_f64(latency / 4.0)
+    Duration::from_secs_f64(latency / 8.0)
 }
 
 #[cfg(all(test, feature = "testing"))]
