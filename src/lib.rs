@@ -24,7 +24,9 @@
 //! |---|---|
 //! | [`AdaptiveCooldownLayer`] | [waits before calls and after 429s](cooldown), by a [policy] |
 //! | [`MicroBatchLayer`] | [small groups with a pause](micro_batch) |
+//! | [`CoalesceLayer`] | [many requests, one call](coalesce) |
 //! | [`FallbackLayer`] | [a second service](fallback) |
+//! | `BodyHintsLayer` (feature `body`) | reads limits that are told in the body |
 //! | [`RetryPolicy`](retry::RetryPolicy) | [a policy](retry) for tower's own `RetryLayer` |
 //!
 //! # The stack
@@ -89,6 +91,7 @@
 //! | feature | default | |
 //! |---|---|---|
 //! | `keyed` | no | [a gate per key](cooldown) (`cooldown::keyed`) |
+//! | `body` | no | `BodyHintsLayer`: limits that a service tells in the body of its answer |
 //! | `serde` | no | `Serialize` for snapshots and records |
 //! | `testing` | no | `testing`: simulated upstreams with a quota, for your tests |
 //!
@@ -100,6 +103,10 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "body")]
+#[cfg_attr(docsrs, doc(cfg(feature = "body")))]
+pub mod body_hints;
+pub mod coalesce;
 pub mod cooldown;
 pub mod cost;
 mod deferred;
@@ -118,7 +125,10 @@ pub mod testing;
 mod wait_reason;
 mod wakers;
 
+#[cfg(feature = "body")]
+pub use self::body_hints::{BodyHintsLayer, BodyHintsService};
 pub use self::{
+    coalesce::{Coalesce, CoalesceLayer},
     cooldown::{AdaptiveCooldown, AdaptiveCooldownLayer, Handle},
     cost::Cost,
     error::InvalidSetting,

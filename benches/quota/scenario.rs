@@ -149,7 +149,7 @@ pub(crate) fn all() -> Result<Vec<Scenario>, InvalidSetting> {
     ];
     for scenario in &mut all {
         scenario.headers = match scenario.name.split('-').next() {
-            Some("openai" | "aws") => HintStyle::OpenAi,
+            Some("openai" | "aws" | "rise" | "on") => HintStyle::OpenAi,
             Some("anthropic") => HintStyle::Anthropic,
             Some("github") => HintStyle::GitHub,
             Some("discord") => HintStyle::Discord,
@@ -157,6 +157,7 @@ pub(crate) fn all() -> Result<Vec<Scenario>, InvalidSetting> {
             _ => HintStyle::RateLimit,
         };
         match scenario.name {
+            "drop-10-to-4" => scenario.headers = HintStyle::OpenAi,
             // These tell it to the millisecond.
             "gemini-15-fixed" | "gemini-15-sliding" | "gemini-13-fixed" | "gemini-13-sliding"
             | "discord-50" => {

@@ -1,9 +1,10 @@
 use super::{
     Arm, Attempts, CallOutcome, CallRecord, Calls, FallbackCounts, FallbackReason, Outcome, Snapshot, Times,
     Tokens, Wait,
+    coalesced::CoalesceBook,
     histogram::{Distribution, Histogram},
 };
-use crate::WaitReason;
+use crate::{WaitReason, coalesce::Trigger};
 use std::{
     fmt,
     sync::{
@@ -26,6 +27,7 @@ struct Book {
     waits: [Histogram; WaitReason::ALL.len()],
     /// From coming to a micro-batch to the answer.
     batched: Histogram,
+    coalesced: CoalesceBook,
     calls: CallBook,
     tokens: TokenBook,
     consecutive_429s: AtomicU64,
@@ -114,6 +116,7 @@ impl Statistics {
             arms: [ArmBook::new(), ArmBook::new()],
             waits: [const { Histogram::new() }; WaitReason::ALL.len()],
             batched: Histogram::new(),
+            coalesced: CoalesceBook::new(),
             calls: CallBook {
                 primary: AtomicU64::new(0),
                 refused: AtomicU64::new(0),
@@ -168,6 +171,16 @@ impl Statistics {
     /// Counts the time that a call took from when it came to a micro-batch.
     pub(crate) fn record_batched(&self, response: Duration) {
         self.book.batched.record(response);
+    }
+
+    /// A coalesced batch has closed.
+    pub(crate) fn record_batch(&self, trigger: Trigger, requests: usize, weight: u64, waited: Duration) {
+        self.book.coalesced.record(trigger, requests, weight, waited);
+    }
+
+    /// A call is made for a coalesced batch, or for a part of it.
+    pub(crate) fn record_batch_call(&self) {
+        self.book.coalesced.record_call();
     }
 
     fn count_consecutive(&self, outcome: Outcome) {
@@ -228,6 +241,7 @@ impl Statistics {
             attempts,
             control,
             batched: Distribution::of([&self.book.batched]).times(),
+            coalesced: self.book.coalesced.read(),
             waits,
             tokens: Tokens {
                 input: self.book.tokens.input.load(Relaxed),

@@ -1,13 +1,10 @@
-use super::{DEFAULT_MAX_RETRY_AFTER, Hints, Rejected, Signal, Verdict, parse_retry_after};
-use http::{
-    Extensions, HeaderMap, Response, StatusCode,
-    header::{DATE, RETRY_AFTER},
-};
+use super::{BodyHints, DEFAULT_MAX_RETRY_AFTER, Rejected, Signal, Verdict, weigh::weigh};
+use http::{Extensions, HeaderMap, Response, StatusCode};
 use std::{
     any::{Any, type_name},
     error::Error,
     fmt,
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 /// Reads a [`Signal`] from the result of one call.
@@ -83,7 +80,8 @@ impl<B> HttpResponse for Response<B> {
     }
 }
 
-/// The default classifier: by HTTP status and `Retry-After`. See the [module docs](super) for the table.
+/// The default classifier: by HTTP status and by the fields in which services tell of their limits. See the
+/// [module docs](super) for the rules, and [`services`](super::services) for what is read.
 ///
 /// Errors are [`Verdict::Failed`], except a [`Rejected`], which stays [`Verdict::Rejected`]: as it stands, or
 /// anywhere in the source chain of a `BoxError`. Into an error type of your own it cannot look; tell it how with
@@ -99,8 +97,9 @@ impl HttpClassifier {
         Self { max_retry_after: DEFAULT_MAX_RETRY_AFTER }
     }
 
-    /// The longest wait that is believed; a server that asks for more gets this. Default:
-    /// [`DEFAULT_MAX_RETRY_AFTER`]. Zero ignores `Retry-After`.
+    /// The longest wait that is worth waiting for. A server that asks for more means a quota that is
+    /// [exhausted](Verdict::Exhausted): the gate closes for this long, and the call is not retried. Default:
+    /// [`DEFAULT_MAX_RETRY_AFTER`]. Zero ignores all waits that servers ask for.
     #[must_use]
     pub const fn max_retry_after(mut self, max: Duration) -> Self {
         self.max_retry_after = max;
@@ -138,24 +137,15 @@ impl HttpClassifier {
     }
 
     fn read<Res: HttpResponse>(&self, response: &Res) -> Signal {
-        let status = response.status();
-        let verdict = verdict_of(status);
-        let mut signal = Signal::new(verdict).status(status);
-        if verdict.is_pushback() {
-            if let Some(rejected) = response.extensions().get::<Rejected>() {
-                return Signal::new(Verdict::Rejected).status(status).retry_after(rejected.retry_after);
-            }
-            signal.hints = self.hints(response.headers());
+        let extensions = response.extensions();
+        if let Some(rejected) = extensions.get::<Rejected>().filter(|_| response.status().as_u16() >= 400) {
+            let signal = Signal::new(Verdict::Rejected).status(response.status());
+            return signal.retry_after(rejected.retry_after);
         }
-        signal.bypassed = response.extensions().get::<Bypassed>().is_some();
+        let body = extensions.get::<BodyHints>();
+        let mut signal = weigh(response.status(), response.headers(), body, self.max_retry_after);
+        signal.bypassed = extensions.get::<Bypassed>().is_some();
         signal
-    }
-
-    fn hints(&self, headers: &HeaderMap) -> Hints {
-        let retry_after = headers.get(RETRY_AFTER).and_then(|value| {
-            parse_retry_after(value, headers.get(DATE), SystemTime::now(), self.max_retry_after)
-        });
-        Hints { retry_after, ..Hints::default() }
     }
 }
 
@@ -213,16 +203,6 @@ where
 impl<F> fmt::Debug for WithRule<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("WithRule").field("base", &self.base).field("rule", &type_name::<F>()).finish()
-    }
-}
-
-fn verdict_of(status: StatusCode) -> Verdict {
-    match status.as_u16() {
-        429 => Verdict::Throttled,
-        503 | 529 => Verdict::Overloaded,
-        500.. => Verdict::Failed,
-        400.. => Verdict::Refused,
-        _ => Verdict::Accepted,
     }
 }
 

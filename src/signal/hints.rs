@@ -10,6 +10,8 @@ pub struct Hints {
     /// When a quota that waiting does not cure is there again, if the server says so: next midnight for a daily
     /// quota, for one. Not capped as [`retry_after`](Self::retry_after) is: nobody waits for it.
     pub exhausted_for: Option<Duration>,
+    /// The server says whether to send this call again (`x-should-retry`, a negative push-back of gRPC).
+    pub should_retry: Option<bool>,
     /// The server says that too many calls are in flight, not too many in so much time.
     pub concurrency: bool,
     /// Where the server's own counters stand.

@@ -1,3 +1,4 @@
+use super::time::{decimal, text};
 use http::HeaderValue;
 use std::time::{Duration, SystemTime};
 
@@ -21,32 +22,26 @@ pub fn parse_retry_after(
     now: SystemTime,
     max: Duration,
 ) -> Option<Duration> {
-    let text = value.to_str().ok()?.trim();
-    let wait = match parse_seconds(text) {
-        Some(wait) => wait,
-        None => {
-            let until = httpdate::parse_http_date(text).ok()?;
-            let sent = date.and_then(parse_date).unwrap_or(now);
-            until.duration_since(sent).ok()?
-        }
-    };
-    let wait = wait.min(max);
+    let wait = retry_after(value, date, now)?.min(max);
     (!wait.is_zero()).then_some(wait)
 }
 
-fn parse_date(value: &HeaderValue) -> Option<SystemTime> {
-    httpdate::parse_http_date(value.to_str().ok()?.trim()).ok()
+/// The same without a cap, and zero where it is past.
+pub(super) fn retry_after(
+    value: &HeaderValue,
+    date: Option<&HeaderValue>,
+    now: SystemTime,
+) -> Option<Duration> {
+    let text = text(value)?;
+    decimal(text).or_else(|| {
+        let until = httpdate::parse_http_date(text).ok()?;
+        let sent = date.and_then(parse_date).unwrap_or(now);
+        Some(until.duration_since(sent).unwrap_or_default())
+    })
 }
 
-/// `digits [ "." digits ]`, and nothing else: no sign, no exponent, no `inf`.
-fn parse_seconds(text: &str) -> Option<Duration> {
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
-    let digits = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
-    if !digits(whole) || !digits(fraction) {
-        return None;
-    }
-    let nanos: u32 = format!("{fraction:0<9}").get(..9)?.parse().ok()?;
-    Some(Duration::new(whole.parse().ok()?, nanos))
+fn parse_date(value: &HeaderValue) -> Option<SystemTime> {
+    httpdate::parse_http_date(text(value)?).ok()
 }
 
 #[cfg(test)]

@@ -59,11 +59,29 @@ struct Inflow {
     /// What was answered up to then, and since then.
     taken: f64,
     calls: u32,
+    /// The last time until all is there, and the rate that it tells if this is a bucket.
+    full_in: f64,
+    told: f64,
 }
 
 impl Inflow {
     fn restart(&mut self, from: Instant, left: f64) {
         (self.from, self.left, self.taken, self.calls) = (from, left, 0.0, 0);
+    }
+
+    /// What is missing, and the time until all is there: in a bucket, one goes with the other.
+    fn told(&mut self, missing: f64, reset: Option<Duration>) {
+        let Some(reset) = reset.map(|reset| reset.as_secs_f64()).filter(|reset| *reset > 0.0) else { return };
+        if missing < 4.0 || self.len == self.samples.len() {
+            return;
+        }
+        let (before, rate) = (self.full_in, missing / reset);
+        if (reset / before - 1.0).abs() > 0.25 {
+            if (rate / self.told - 1.0).abs() < 0.1 {
+                self.sample(rate);
+            }
+            (self.full_in, self.told) = (reset, rate);
+        }
     }
 
     /// If it is full, something may have been lost: it is more, then.
@@ -138,7 +156,7 @@ impl Counter {
             span: None,
             refills: false,
             rolled: None,
-            inflow: Inflow { samples: [0.0; 3], len: 0, from: departed, left, taken: 0.0, calls: 0 },
+            inflow: Inflow { samples: [0.0; 3], len: 0, from: departed, left, taken: 0.0, calls: 0, full_in: 0.0, told: 0.0 },
             late: 0.0,
             typical: 1.0,
             reserve: 0.0,
@@ -312,11 +330,11 @@ impl Counter {
         let jumped = left - before > (self.limit - before) / 2.0 + 1.0;
         if let Some(reset) = self.reset.filter(|reset| at >= *reset) {
             let prompt = at.saturating_duration_since(reset).as_secs_f64() < 1.0 + 2.0 * latency;
-            if jumped && prompt {
+            // In a bucket that is nearly full, the time until all is there is short.
+            let next = reading.reset.filter(|next| self.span.is_some_and(|span| *next > span / 2));
+            if jumped && prompt && next.is_some() {
                 self.refills = true;
-                if self.window.is_none() {
-                    self.window = reading.reset.filter(|reset| !reset.is_zero());
-                }
+                self.window = self.window.or(next);
             }
         }
         if let Some(rolled) = self.rolled.filter(|rolled| departed >= *rolled) {
@@ -326,6 +344,7 @@ impl Counter {
         }
         (self.left, self.since, self.heard, self.pending) = (left, departed, at, pending);
         self.tell(reading, at);
+        self.inflow.told(self.limit - left, reading.reset);
         // The inflow.
         let full = left + 2.0 * amount.max(1.0) > self.limit;
         if jumped {
