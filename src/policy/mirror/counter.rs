@@ -62,6 +62,7 @@ struct Inflow {
     /// The last time until all is there, and the rate that it tells if this is a bucket.
     full_in: f64,
     told: f64,
+    agrees: bool,
 }
 
 impl Inflow {
@@ -72,12 +73,13 @@ impl Inflow {
     /// What is missing, and the time until all is there: in a bucket, one goes with the other.
     fn told(&mut self, missing: f64, reset: Option<Duration>) {
         let Some(reset) = reset.map(|reset| reset.as_secs_f64()).filter(|reset| *reset > 0.0) else { return };
-        if missing < 4.0 || self.len == self.samples.len() {
+        if missing < 4.0 {
             return;
         }
         let (before, rate) = (self.full_in, missing / reset);
         if (reset / before - 1.0).abs() > 0.25 {
-            if (rate / self.told - 1.0).abs() < 0.1 {
+            self.agrees = (rate / self.told - 1.0).abs() < 0.1;
+            if self.agrees && self.len < self.samples.len() {
                 self.sample(rate);
             }
             (self.full_in, self.told) = (reset, rate);
@@ -107,13 +109,20 @@ impl Inflow {
         if self.len < 2 {
             return 0.0;
         }
+        if self.agrees && self.len == 3 {
+            return self.median();
+        }
         self.samples[..self.len].iter().copied().fold(f64::INFINITY, f64::min)
     }
 
     /// The one in the middle: what is likely.
     fn likely(&self) -> f64 {
+        if self.len < 3 { self.rate() } else { self.median() }
+    }
+
+    fn median(&self) -> f64 {
         let [a, b, c] = self.samples;
-        if self.len < 3 { self.rate() } else { a.min(b).max(a.max(b).min(c)) }
+        a.min(b).max(a.max(b).min(c))
     }
 }
 
@@ -156,7 +165,7 @@ impl Counter {
             span: None,
             refills: false,
             rolled: None,
-            inflow: Inflow { samples: [0.0; 3], len: 0, from: departed, left, taken: 0.0, calls: 0, full_in: 0.0, told: 0.0 },
+            inflow: Inflow { samples: [0.0; 3], len: 0, from: departed, left, taken: 0.0, calls: 0, full_in: 0.0, told: 0.0, agrees: false },
             late: 0.0,
             typical: 1.0,
             reserve: 0.0,
@@ -348,6 +357,7 @@ impl Counter {
         // The inflow.
         let full = left + 2.0 * amount.max(1.0) > self.limit;
         if jumped {
+            self.inflow.len = 0;
             self.inflow.restart(departed, left);
         } else {
             self.inflow.measure(departed, left, 2.0 * latency, full);

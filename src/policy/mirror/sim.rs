@@ -337,13 +337,13 @@ fn table() {
     let policy = move || -> Box<dyn Policy> {
         if learned { Learned::new().boxed_clone() } else { Free { trusts: false }.boxed_clone() }
     };
-    let latencies: &[(f64, f64)] = if std::env::var_os("SHORT").is_some() { &[(0.1, 0.03)] } else if std::env::var_os("LONG").is_some() { &[(10.0, 5.0)] } else { &[(0.8, 0.2), (0.1, 0.03)] };
+    let latencies: &[(f64, f64)] = if std::env::var_os("SHORT").is_some() { &[(0.1, 0.03)] } else if std::env::var_os("MID").is_some() { &[(0.8, 0.2)] } else if std::env::var_os("LONG").is_some() { &[(10.0, 5.0)] } else { &[(0.8, 0.2), (0.1, 0.03)] };
     println!("{:22} {:>24}", "", "goodput/refused (warm) burst, stall");
     for world in worlds().iter().filter(|world| world.name.contains(&filter)) {
         print!("{:22}", world.name);
         for latency in latencies {
             for callers in [8, 32, 128].into_iter().filter(|n| std::env::var("CALLERS").map_or(true, |c| c == n.to_string())) {
-                let seeds = if filter.is_empty() { 1..3 } else { 1..2 };
+                let seeds = if filter.is_empty() { 1..3 } else { let s: u64 = std::env::var("SEED").map_or(1, |s| s.parse().unwrap()); s..s + 1 };
                 let n = seeds.clone().count() as f64;
                 let mut sum = Outcome::default();
                 for seed in seeds {
