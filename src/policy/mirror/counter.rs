@@ -1,322 +1,394 @@
+//! One of the server's counters.
+
+use super::flight::Flight;
 use crate::{
-    policy::{Answer, later},
-    signal::{Reading, Unit, Verdict},
+    Cost,
+    policy::later,
+    signal::{Reading, Unit},
 };
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// One of the server's counters, as far as its readings tell.
 #[derive(Clone, Debug)]
 pub(super) struct Counter {
     unit: Unit,
     policy: u64,
+    /// As told, or the most that was ever left.
     limit: f64,
-    window: Option<f64>,
-    /// What is left, less what is in flight and what is kept back, at `at`.
+    /// What was left as the call that left at `since` saw it; that was heard at `heard`.
     left: f64,
-    at: Instant,
-    /// When the call left whose answer told that.
-    departed: Option<Instant>,
-    /// When it is reset, if that was told.
+    since: Instant,
+    heard: Instant,
+    /// When it was first heard of.
+    known: Instant,
+    /// What left since then and may not be counted in `left`.
+    pending: f64,
+    /// The reset that was told, on the late side.
     reset: Option<Instant>,
-    shape: Shape,
-    /// Even pace within a window or at a mean rate: no call before this.
-    slot: Option<Instant>,
-    evidence: Evidence,
-    /// Units kept back, because calls were refused although there was room.
+    /// When to look again, whatever the counter is thought to be: the reset, but for the cap.
+    probe: Instant,
+    /// How long it takes from one reset to the next.
+    window: Option<Duration>,
+    /// The longest time to a reset, or the window.
+    span: Option<Duration>,
+    /// At the reset all is there again.
+    refills: bool,
+    /// The last time that this was assumed, until an answer shows whether it is so.
+    rolled: Option<Instant>,
+    inflow: Inflow,
+    /// One call may come to the server so much earlier after another than it left, in seconds.
+    late: f64,
+    /// What a call takes, smoothed.
+    typical: f64,
+    /// Calls that are held back for the sake of surprises.
     reserve: f64,
-    /// Calls answered since the last surprise, or, while it is in doubt, yet to be answered.
-    calm: u32,
-    doubt: u32,
+    /// The part of the mean rate that is ours.
+    share: f64,
+    /// The next call leaves no earlier than that, to spread what is left.
+    slot: Option<Instant>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Shape {
-    Unknown,
-    /// All at once at the reset, and then each `length` seconds, if that is known.
-    Window {
-        length: Option<f64>,
-    },
-    /// So many units a second.
-    Bucket {
-        rate: f64,
-    },
-    /// So many units a second on average; when exactly is not known.
-    Mean {
-        rate: f64,
-    },
+/// What the server adds to the counter, less what others take: measured.
+#[derive(Clone, Debug)]
+struct Inflow {
+    /// The last ones, per second.
+    samples: [f64; 3],
+    len: usize,
+    from: Instant,
+    left: f64,
+    /// What was answered up to then, and since then.
+    taken: f64,
+    calls: u32,
+    /// The last time until all is there, and the rate that it tells if this is a bucket.
+    full_in: f64,
+    told: f64,
+    agrees: bool,
 }
 
-/// What the readings have shown.
-#[derive(Clone, Copy, Debug, Default)]
-struct Evidence {
-    /// The end of the window stayed where it was for so many readings, since.
-    end: Option<Instant>,
-    same_end: u32,
-    since: Option<Instant>,
-    /// The refill rate, which was about the same for so many readings in which the end moved.
-    rate: f64,
-    same_rate: u32,
-    end_moved: u32,
+impl Inflow {
+    fn restart(&mut self, from: Instant, left: f64) {
+        (self.from, self.left, self.taken, self.calls) = (from, left, 0.0, 0);
+    }
+
+    /// What is missing, and the time until all is there: in a bucket, one goes with the other.
+    fn told(&mut self, missing: f64, reset: Option<Duration>) {
+        let Some(reset) = reset.map(|reset| reset.as_secs_f64()).filter(|reset| *reset > 0.0) else { return };
+        if missing < 4.0 {
+            return;
+        }
+        let (before, rate) = (self.full_in, missing / reset);
+        if (reset / before - 1.0).abs() > 0.25 {
+            self.agrees = (rate / self.told - 1.0).abs() < 0.1;
+            if self.agrees && self.len < self.samples.len() {
+                self.sample(rate);
+            }
+            (self.full_in, self.told) = (reset, rate);
+        }
+    }
+
+    /// If it is full, something may have been lost: it is more, then.
+    fn measure(&mut self, at: Instant, left: f64, least: f64, is_full: bool) {
+        let span = at.saturating_duration_since(self.from).as_secs_f64();
+        if span > least.max(0.5) && (self.calls >= 8 || span > 30.0) {
+            let rate = (left - self.left + self.taken) / span;
+            if !is_full || rate > self.rate() {
+                self.sample(rate);
+            }
+            self.restart(at, left);
+        }
+    }
+
+    fn sample(&mut self, rate: f64) {
+        self.samples.rotate_right(1);
+        self.samples[0] = rate;
+        self.len = (self.len + 1).min(self.samples.len());
+    }
+
+    /// The least of the last ones: what can be relied on.
+    fn rate(&self) -> f64 {
+        if self.len < 2 {
+            return 0.0;
+        }
+        if self.agrees && self.len == 3 {
+            return self.median();
+        }
+        self.samples[..self.len].iter().copied().fold(f64::INFINITY, f64::min)
+    }
+
+    /// The one in the middle: what is likely.
+    fn likely(&self) -> f64 {
+        if self.len < 3 { self.rate() } else { self.median() }
+    }
+
+    fn median(&self) -> f64 {
+        let [a, b, c] = self.samples;
+        a.min(b).max(a.max(b).min(c))
+    }
 }
 
-/// What a counter says about when a call may leave.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Told {
-    Nothing,
-    NotBefore(Instant),
-    /// Then, and as far as this counter is concerned there is no need to ask anybody else.
-    At(Instant),
-}
-
-/// Resets in whole seconds are up to a second late, and the answer takes its time.
-const SLACK: f64 = 1.3;
-/// Windows shorter than this are too short to be told from jitter.
-const SHORTEST: f64 = 2.0;
-/// So many readings that agree are enough.
-const ENOUGH: u32 = 3;
-/// The most that is kept back.
-const MAX_RESERVE: f64 = 8.0;
-/// So many calls are answered before a counter that was wrong is believed again.
-const DOUBT: u32 = 50;
-/// After so many quiet calls one unit less is kept back.
-const CALM: u32 = 200;
-/// Of a mean rate, so much is used: where the windows begin and end is not known.
+/// No longer than this is a counter believed to be empty without a look.
+const MAX_HOLD: Duration = Duration::from_secs(600);
+/// What is left is not spread over more than this.
+const SPREAD: f64 = 3600.0;
+/// Of the mean rate that a policy tells, so much is used.
 const OF_MEAN: f64 = 0.99;
-/// Nothing is held back for longer than this, whatever the server says.
-const LONGEST: Duration = Duration::from_secs(600);
+/// Windows are told in whole seconds, so the rate of a short one is not exact.
+const SHORTEST_MEAN: Duration = Duration::from_secs(10);
+/// After idle time, this part of the limit is not spread.
+const CREDIT: f64 = 1.0 / 16.0;
+
+pub(super) fn amount(unit: Unit, cost: Cost) -> f64 {
+    match unit {
+        Unit::Requests => cost.requests.into(),
+        Unit::Tokens => cost.tokens() as f64,
+        Unit::InputTokens => cost.input_tokens.into(),
+        Unit::OutputTokens => cost.output_tokens.into(),
+        Unit::Other => 0.0,
+    }
+}
 
 impl Counter {
-    pub(super) fn new(reading: &Reading) -> Self {
-        Self {
+    pub(super) fn new(reading: &Reading, left: u64, departed: Instant, at: Instant) -> Self {
+        let left = left as f64;
+        let mut counter = Self {
             unit: reading.unit,
             policy: reading.policy,
-            limit: f64::INFINITY,
-            window: None,
-            left: f64::INFINITY,
-            at: Instant::now(),
-            departed: None,
+            limit: left,
+            left,
+            since: departed,
+            heard: at,
+            known: at,
+            pending: 0.0,
             reset: None,
-            shape: Shape::Unknown,
-            slot: None,
-            evidence: Evidence::default(),
+            probe: at,
+            window: None,
+            span: None,
+            refills: false,
+            rolled: None,
+            inflow: Inflow { samples: [0.0; 3], len: 0, from: departed, left, taken: 0.0, calls: 0, full_in: 0.0, told: 0.0, agrees: false },
+            late: 0.0,
+            typical: 1.0,
             reserve: 0.0,
-            calm: 0,
-            doubt: 0,
-        }
+            share: 1.0,
+            slot: None,
+        };
+        counter.tell(reading, at);
+        counter
+    }
+
+    pub(super) fn is(&self, reading: &Reading) -> bool {
+        (self.unit, self.policy) == (reading.unit, reading.policy)
     }
 
     pub(super) const fn unit(&self) -> Unit {
         self.unit
     }
 
-    pub(super) fn is_of(&self, reading: &Reading) -> bool {
-        (self.unit, self.policy) == (reading.unit, reading.policy)
+    fn tell(&mut self, reading: &Reading, at: Instant) {
+        self.limit = reading.limit.map_or(self.limit, |limit| limit as f64).max(self.left);
+        self.reset = reading.reset.filter(|reset| !reset.is_zero()).map(|reset| later(at, reset));
+        let hold = reading.reset.unwrap_or(Duration::from_secs(1));
+        self.probe = later(at, hold.min(MAX_HOLD));
+        if let Some(window) = reading.window {
+            self.window = Some(window);
+        }
+        self.span = self.span.max(reading.window).max(reading.reset);
     }
 
-    pub(super) fn is_sure(&self) -> bool {
-        self.shape != Shape::Unknown && self.doubt == 0
+    /// Whether it moves so fast that what an answer tells is old when it comes.
+    pub(super) fn is_fleeting(&self, latency: f64) -> bool {
+        self.span.is_some_and(|span| span.as_secs_f64() < 2.0 * latency)
     }
 
-    /// When a call that takes `units` may leave.
-    pub(super) fn departure(&self, arrived: Instant, units: u64) -> Told {
-        // A call for more than the whole quota goes when all of it is there.
-        let units = (units as f64).min(self.limit);
-        if units == 0.0 && self.unit != Unit::Other {
-            return Told::Nothing;
-        }
-        let bounded = |time: Instant| time.min(later(arrived.max(self.at), LONGEST));
-        if !self.is_sure() || self.unit == Unit::Other {
-            // `left` is not what is in store, but at nothing the reading is clear.
-            return match self.reset {
-                Some(reset) if self.left <= 0.0 && reset > arrived => Told::NotBefore(bounded(reset)),
-                _ => Told::Nothing,
-            };
-        }
-        let after = |rate: f64, missing: f64| later(self.at, seconds(missing / rate));
-        let at = match self.shape {
-            Shape::Unknown => return Told::Nothing,
-            Shape::Bucket { rate } if self.left >= units => {
-                self.slot.unwrap_or(self.at).min(after(rate, 0.0))
-            }
-            Shape::Bucket { rate } => after(rate, units - self.left),
-            Shape::Mean { rate } => {
-                // In a sliding window nothing is left most of the time, and something soon is.
-                let dry = self
-                    .reset
-                    .filter(|reset| self.left <= 0.0 && between(self.at, *reset) > SLACK + 3.0 / rate);
-                self.slot.unwrap_or(self.at).max(dry.unwrap_or(self.at))
-            }
-            Shape::Window { .. } if self.left >= units => self.slot.unwrap_or(self.at),
-            Shape::Window { .. } => self.reset.unwrap_or(self.at),
+    /// What is thought to be left for a call that leaves at `at`.
+    fn level(&self, at: Instant) -> f64 {
+        let elapsed = at.saturating_duration_since(self.since).as_secs_f64();
+        let gained = (self.inflow.rate().max(0.0) * (elapsed - self.late) - self.typical).max(0.0);
+        (self.left + gained).min(self.limit) - self.pending
+    }
+
+    /// The rate of a policy whose window does not come back all at once.
+    fn mean(&self) -> Option<f64> {
+        let window = self.window.filter(|window| !self.refills && *window >= SHORTEST_MEAN)?;
+        let mean = self.limit * OF_MEAN / window.as_secs_f64();
+        Some(mean * self.share)
+    }
+
+    fn need(&self, cost: Cost) -> f64 {
+        let need = match self.unit {
+            Unit::Requests => amount(self.unit, cost),
+            // A call of which nothing is known needs something.
+            _ => amount(self.unit, cost).max(1.0),
         };
-        Told::At(bounded(at))
+        (need * (1.0 + self.reserve.floor())).min(self.limit.max(1.0))
     }
 
-    pub(super) fn depart(&mut self, at: Instant, units: u64) {
-        let units = units as f64;
-        match self.shape {
-            Shape::Unknown => {}
-            Shape::Bucket { rate } => {
-                self.left = (self.left + rate * between(self.at, at)).min(self.limit) - units;
-                self.at = self.at.max(at);
-                return;
-            }
-            Shape::Mean { rate } => {
-                let slot = self.slot.filter(|slot| between(*slot, at) < 0.01).unwrap_or(at);
-                self.slot = Some(later(slot, seconds(units / rate)));
-                return;
-            }
-            Shape::Window { length } => {
-                if let Some(reset) = self.reset.filter(|reset| at >= *reset) {
-                    // A new window. Without its length, its first answer has to come before more is known.
-                    self.left = if length.is_some() { self.limit - self.reserve } else { units };
-                    self.reset = length.map(|length| {
-                        let passed = (between(reset, at) / length).floor() + 1.0;
-                        later(reset, seconds(passed * length))
-                    });
-                }
-                let rest = self.left - units;
-                let gap =
-                    self.reset.map_or(0.0, |reset| between(at, reset)) / (rest / units.max(1.0)).max(1.0);
-                self.slot = Some(later(at, seconds(gap)));
-            }
+    /// From when on there is enough for a call of that cost.
+    pub(super) fn free_at(&self, cost: Cost) -> Instant {
+        if self.unit == Unit::Requests && cost.requests == 0 {
+            return self.since;
         }
-        self.left -= units;
+        if let Some(rate) = self.mean() {
+            // Nothing is left most of the time, and something soon is.
+            let soon = later(self.since, seconds(3.0 / rate + 2.0 + 4.0 * self.late));
+            let dry = (self.left < amount(self.unit, cost) && self.probe > soon).then_some(self.probe);
+            return self.slot.unwrap_or(self.since).max(dry.unwrap_or(self.since));
+        }
+        let missing = self.need(cost) - self.level(self.since);
+        let rate = self.inflow.rate();
+        let mut free = self.since;
+        if missing > 0.0 {
+            let refilled = (rate > 0.0).then(|| later(self.since, seconds((missing + self.typical) / rate + self.late)));
+            free = refilled.map_or(self.probe, |refilled| refilled.min(self.probe));
+        }
+        self.slot.map_or(free, |slot| free.max(slot))
     }
 
-    /// A call has not left after all.
-    pub(super) fn give_back(&mut self, units: u64) {
-        self.left = (self.left + units as f64).min(self.limit);
+    pub(super) fn depart(&mut self, at: Instant, cost: Cost, latency: f64) {
+        let amount = amount(self.unit, cost);
+        if self.reset.is_some_and(|reset| reset <= at) {
+            self.roll(at);
+        }
+        let level = self.level(at);
+        if level < self.need(cost) && at >= self.probe {
+            // One call finds out. If nothing is heard of it, another one.
+            self.probe = later(at, seconds(1.0 + 2.0 * latency));
+        }
+        self.pending += amount;
+        let gap = self.gap(at, level, amount, latency);
+        let credit = if self.mean().is_some() { 0.0 } else { (self.limit * CREDIT).min(1e6) };
+        let credit = gap.mul_f64(credit);
+        let idle = at.checked_sub(credit).unwrap_or(at);
+        self.slot = Some(later(self.slot.map_or(idle, |slot| slot.max(idle)), gap));
     }
 
-    /// A response tells of this counter; so many units are in flight.
-    pub(super) fn read(&mut self, reading: &Reading, answer: &Answer<'_>, in_flight: u64) {
-        let at = answer.at;
-        self.limit = reading.limit.map_or(self.limit, |limit| limit as f64);
-        self.window = reading.window.map(|window| window.as_secs_f64()).or(self.window);
-        let Some(remaining) = reading.remaining.map(|remaining| remaining as f64) else { return };
-        if self.limit.is_infinite() {
-            self.limit = self.limit.min(f64::MAX);
+    fn roll(&mut self, at: Instant) {
+        let Some(reset) = self.reset.take_if(|_| self.refills) else { return };
+        let mut began = reset;
+        if let Some(window) = self.window {
+            let over = at.saturating_duration_since(reset).as_secs_f64();
+            let times = (over / window.as_secs_f64()).floor();
+            began = later(reset, seconds(times * window.as_secs_f64()));
+            self.reset = Some(later(began, window));
         }
-        let reset = reading.reset.map(|reset| later(at, reset));
-        let shape = self.weigh(remaining, reading.reset.map(|reset| reset.as_secs_f64()), reset, at);
-        let left = remaining - in_flight as f64 - self.reserve;
-        if shape != self.shape {
-            self.slot = None;
-        }
-        self.shape = shape;
-        match shape {
-            Shape::Window { .. } => {
-                // Answers may overtake one another: the lowest one of a window is the newest.
-                let same =
-                    matches!((self.reset, reset), (Some(known), Some(new)) if between(known, new) < SLACK);
-                self.left = if same { self.left.min(left) } else { left };
-                self.reset = match (self.reset, reset) {
-                    (Some(known), Some(new)) if same => Some(known.min(new)),
-                    (known, new) => new.or(known),
-                };
-                if let Some(reset) = self.reset.filter(|_| self.left >= 1.0) {
-                    let slot = later(at, seconds(between(at, reset) / (self.left + 1.0)));
-                    self.slot = Some(self.slot.map_or(slot, |known| known.min(slot)));
-                }
-            }
-            Shape::Unknown | Shape::Mean { .. } => {
-                self.left = remaining;
-                self.reset = reset;
-            }
-            Shape::Bucket { rate } => {
-                // An answer that was overtaken tells of an earlier level.
-                let overtaken = self.departed.is_some_and(|departed| answer.departed < departed);
-                let known = self.left + rate * between(self.at, at);
-                self.left = if overtaken { known.min(left) } else { left };
-                self.reset = reset;
-            }
-        }
-        self.departed = self.departed.max(Some(answer.departed));
-        self.at = at;
+        (self.left, self.since, self.heard, self.pending) = (self.limit, began, began, 0.0);
+        self.probe = self.reset.unwrap_or(began);
+        self.rolled = Some(began);
+        self.inflow.restart(began, self.limit);
     }
 
-    /// What shape it has, with this reading.
-    fn weigh(&mut self, remaining: f64, reset_in: Option<f64>, reset: Option<Instant>, at: Instant) -> Shape {
-        // Windows are told in whole seconds, so the rate of a short one is not exact.
-        let window = self.window.filter(|window| self.limit.is_finite() && *window >= 10.0);
-        let mean = window.map(|window| self.limit / window * OF_MEAN);
-        let by_mean = mean.map_or(Shape::Unknown, |rate| Shape::Mean { rate });
-        let (Some(reset_in), Some(reset)) = (reset_in, reset) else { return by_mean };
-        let evidence = &mut self.evidence;
-        let known = self.reset;
-        let stays = evidence.end.is_some_and(|end| distance(end, reset) < SLACK);
-        let rolled = known.is_some_and(|known| between(known, at) > -SLACK && between(known, reset) > SLACK);
-        if stays {
-            evidence.same_end += 1;
-            evidence.since.get_or_insert(at);
+    /// How long the next call waits, so that what is left lasts until the reset.
+    fn gap(&self, at: Instant, level: f64, amount: f64, latency: f64) -> Duration {
+        let until = self.reset.map_or(0.0, |reset| reset.saturating_duration_since(at).as_secs_f64());
+        let spread = until - 1.0 - latency;
+        let inflow = self.inflow.likely();
+        if let Some(rate) = self.mean() {
+            return seconds(amount / rate);
+        }
+        let even = level.max(amount).max(f64::MIN_POSITIVE) / spread.max(2.0 * latency).clamp(0.001, SPREAD);
+        let rate = (even + inflow).max(even / 4.0);
+        let gap = seconds(amount / rate);
+        if until > 0.0 { gap.min(seconds(until)) } else { gap }
+    }
+
+    pub(super) fn recall(&mut self, cost: Cost) {
+        self.pending = (self.pending - amount(self.unit, cost)).max(0.0);
+        self.slot = None;
+    }
+
+    /// An answer told nothing of this counter, but took from it.
+    pub(super) fn took(&mut self, departed: Instant, cost: Cost) {
+        let amount = amount(self.unit, cost);
+        self.inflow.taken += amount;
+        if departed >= self.since {
+            self.left -= amount;
+        }
+    }
+
+    /// An answer told of this counter.
+    pub(super) fn read(
+        &mut self,
+        reading: &Reading,
+        (departed, at): (Instant, Instant),
+        (cost, took): (Cost, bool),
+        flight: &Flight,
+        latency: f64,
+    ) {
+        let Some(left) = reading.remaining else { return };
+        let left = left as f64;
+        let amount = amount(self.unit, cost);
+        self.late = latency / 4.0;
+        self.typical += 0.1 * (amount - self.typical);
+        if took {
+            self.inflow.taken += amount;
+            self.inflow.calls += 1;
+        }
+        if self.reset.is_some_and(|reset| reset <= departed) {
+            self.roll(departed);
+        }
+        self.pending = flight.since(self.since, self.unit);
+        let pending = flight.since(departed, self.unit);
+        let rate = self.inflow.rate().max(0.0);
+        let heard_of = |left: f64, since: Instant| left + rate * at.saturating_duration_since(since).as_secs_f64();
+        let is_later = departed >= self.heard;
+        let is_lower = heard_of(left, departed) - pending < heard_of(self.left, self.since) - self.pending;
+        if !is_later && !is_lower {
+            return;
+        }
+        let before = self.left;
+        let jumped = left - before > (self.limit - before) / 2.0 + 1.0;
+        if let Some(reset) = self.reset.filter(|reset| at >= *reset) {
+            let prompt = at.saturating_duration_since(reset).as_secs_f64() < 1.0 + 2.0 * latency;
+            // In a bucket that is nearly full, the time until all is there is short.
+            let next = reading.reset.filter(|next| self.span.is_some_and(|span| *next > span / 2));
+            if jumped && prompt && next.is_some() {
+                self.refills = true;
+                self.window = self.window.or(next);
+            }
+        }
+        if let Some(rolled) = self.rolled.filter(|rolled| departed >= *rolled) {
+            // The first answer from the time after it.
+            self.rolled = None;
+            self.refills = left + pending + amount > self.limit / 2.0;
+        }
+        (self.left, self.since, self.heard, self.pending) = (left, departed, at, pending);
+        self.tell(reading, at);
+        self.inflow.told(self.limit - left, reading.reset);
+        // The inflow.
+        let full = left + 2.0 * amount.max(1.0) > self.limit;
+        if jumped {
+            self.inflow.len = 0;
+            self.inflow.restart(departed, left);
         } else {
-            evidence.end = Some(reset);
-            if !(rolled && evidence.same_end >= ENOUGH) {
-                evidence.same_end = 0;
-                evidence.since = None;
-                evidence.end_moved += 1;
-            }
-        }
-        // What is left is rounded down, which matters where little is missing.
-        let missing = self.limit - remaining - 0.5;
-        if reset_in > 0.0 && missing > 4.0 && missing.is_finite() {
-            let rate = missing / reset_in;
-            let agrees = (rate / evidence.rate - 1.0).abs() < 0.25;
-            evidence.same_rate = if agrees { evidence.same_rate + 1 } else { 0 };
-            evidence.rate = if agrees { 0.8 * evidence.rate + 0.2 * rate } else { rate };
-        }
-        let lasted = evidence.since.is_some_and(|since| between(since, at) >= SHORTEST);
-        let is_window =
-            evidence.same_end >= ENOUGH && lasted || matches!(self.shape, Shape::Window { .. }) && rolled;
-        if is_window && reset_in.max(self.window.unwrap_or(0.0)) >= SHORTEST {
-            let seen = match (self.shape, known) {
-                (Shape::Window { length: Some(length) }, _) => Some(length),
-                (Shape::Window { length: None }, Some(known)) if rolled => Some(between(known, reset)),
-                _ => None,
-            };
-            return Shape::Window { length: self.window.or(seen) };
-        }
-        // Of a policy that tells its window, the reset may be the time until anything is there, not all.
-        let is_full = mean.is_none_or(|mean| (evidence.rate / mean - 1.0).abs() < 0.25);
-        if evidence.same_rate >= ENOUGH && evidence.end_moved >= ENOUGH && is_full {
-            return Shape::Bucket { rate: evidence.rate };
-        }
-        by_mean
-    }
-
-    /// A call was answered: whether this counter was right about it.
-    pub(super) fn judge(&mut self, refused: bool, answer: &Answer<'_>) {
-        if refused && self.is_sure() {
-            self.reserve = (self.reserve + 1.0).min(MAX_RESERVE);
-            if self.calm < DOUBT / 2 {
-                // Twice in so short a time: the shape is wrong.
-                self.doubt = DOUBT;
-                self.evidence = Evidence::default();
-                self.shape = Shape::Unknown;
-            }
-            self.calm = 0;
-        } else if answer.signal.verdict == Verdict::Accepted {
-            self.calm = self.calm.saturating_add(1);
-            self.doubt = self.doubt.saturating_sub(1);
-            if self.calm % CALM == 0 {
-                self.reserve = (self.reserve - 1.0).max(0.0);
-            }
+            self.inflow.measure(departed, left, 2.0 * latency, full);
         }
     }
-}
 
-/// Seconds from one time to another; below zero where that is backwards.
-fn between(from: Instant, to: Instant) -> f64 {
-    let forward = to.saturating_duration_since(from).as_secs_f64();
-    if forward > 0.0 { forward } else { -from.saturating_duration_since(to).as_secs_f64() }
-}
+    pub(super) fn refresh(&mut self, flight: &Flight) {
+        self.pending = flight.since(self.since, self.unit);
+    }
 
-fn distance(one: Instant, other: Instant) -> f64 {
-    between(one, other).abs()
+    /// A call was refused. Whether this counter explains it.
+    pub(super) fn refused(&mut self, reading: &Reading, departed: Instant, cost: Cost) -> bool {
+        let explains = reading.remaining.is_some_and(|left| (left as f64) < amount(self.unit, cost).max(1.0));
+        if explains && departed >= self.known {
+            self.reserve = (self.reserve + 1.0).min(8.0);
+            self.share = (self.share * 0.9).max(1.0 / 64.0);
+        }
+        explains
+    }
+
+    pub(super) fn calm(&mut self) {
+        self.reserve -= self.reserve / 512.0;
+        self.share = (self.share + 1.0 / 4096.0).min(1.0);
+    }
+
+    pub(super) fn heard(&self) -> Instant {
+        self.heard
+    }
 }
 
 fn seconds(seconds: f64) -> Duration {
-    Duration::from_secs_f64(if seconds.is_finite() { seconds.clamp(0.0, 1e9) } else { 1e9 })
+    const TEN_YEARS: f64 = 10.0 * 366.0 * 86_400.0;
+    Duration::from_secs_f64(if seconds.is_finite() { seconds.clamp(0.0, TEN_YEARS) } else { TEN_YEARS })
 }

@@ -1,49 +1,27 @@
 //! The server's own counters, counted down here: the mirror.
-//!
-//! Where responses tell how much is left of a quota, nothing has to be guessed: a call leaves when the server's counter
-//! has room for it, and a 200 that used up the last one holds the next call back without spending a 429. It works under
-//! every policy; a call leaves at the later of the two times, except where the policy
-//! [stands back](super::Policy::trusts_readings).
-//!
-//! A counter is what a response says ([`Reading`](crate::signal::Reading)), less the calls that are in flight, because
-//! the server may not have counted those yet. How it goes on from there depends on its shape, which is told by how the
-//! readings move: if the end stays where it is, it is a window; if what is missing divided by the time until all is there
-//! is always the same, a bucket; if a policy tells its window, at least the mean rate is known. What contradicts that,
-//! or is refused all the same, puts the counter back among the unknown ones, of which only one thing is believed: when
-//! nothing is left, nothing goes until the reset.
 
 mod counter;
+mod flight;
 
-use self::counter::{Counter, Told};
+use self::{counter::Counter, flight::Flight};
 use super::{Answer, Closing, Departure, Policy};
 use crate::{
     Cost, WaitReason,
     signal::{Unit, Verdict},
 };
+use std::time::Duration;
 use tokio::time::Instant;
 
-/// A policy, and beside it the counters that the server tells.
+/// A policy, and beside it the counters that the server tells. A call leaves at the later of the two times.
 #[derive(Debug)]
 pub(crate) struct Mirrored {
     policy: Box<dyn Policy>,
-    in_flight: InFlight,
-    counters: Vec<Counter>,
+    mirror: Mirror,
 }
-
-/// What the calls in flight cost.
-#[derive(Clone, Copy, Debug, Default)]
-struct InFlight {
-    requests: u64,
-    input: u64,
-    output: u64,
-}
-
-/// More than this nobody tells.
-const MAX_COUNTERS: usize = 6;
 
 impl Mirrored {
-    pub(crate) const fn new(policy: Box<dyn Policy>) -> Self {
-        Self { policy, in_flight: InFlight { requests: 0, input: 0, output: 0 }, counters: Vec::new() }
+    pub(crate) fn new(policy: Box<dyn Policy>) -> Self {
+        Self { policy, mirror: Mirror::default() }
     }
 
     pub(crate) fn policy(&self) -> &dyn Policy {
@@ -51,131 +29,198 @@ impl Mirrored {
     }
 
     pub(crate) fn departure(&self, arrived: Instant, cost: Cost) -> Departure {
-        if self.counters.is_empty() {
-            return self.policy.departure(arrived, cost);
-        }
-        let (mut at, mut is_sure) = (arrived, false);
-        for counter in &self.counters {
-            match counter.departure(arrived, units(counter.unit(), cost)) {
-                Told::Nothing => {}
-                Told::NotBefore(time) => at = at.max(time),
-                Told::At(time) => {
-                    at = at.max(time);
-                    is_sure |= counter.unit() == Unit::Requests;
-                }
+        let told = self.mirror.departure(arrived, cost);
+        match told {
+            Some(told) if self.policy.trusts_readings() && self.mirror.is_sure() => told,
+            Some(told) => {
+                let own = self.policy.departure(arrived, cost);
+                if told.at > own.at { told } else { own }
             }
+            None => self.policy.departure(arrived, cost),
         }
-        if !is_sure || !self.policy.trusts_readings() {
-            let own = self.policy.departure(arrived, cost);
-            if own.at >= at {
-                return own;
-            }
-        }
-        if at > arrived { Departure::new(at, WaitReason::Preflight) } else { Departure::now(arrived) }
     }
 
     pub(crate) fn depart(&mut self, at: Instant, cost: Cost) {
         self.policy.depart(at, cost);
-        self.in_flight.add(cost);
-        for counter in &mut self.counters {
-            counter.depart(at, units(counter.unit(), cost));
-        }
+        self.mirror.depart(at, cost);
     }
 
     pub(crate) fn recall(&mut self, at: Instant, cost: Cost) {
         self.policy.recall(at, cost);
-        self.in_flight.remove(cost);
-        for counter in &mut self.counters {
-            counter.give_back(units(counter.unit(), cost));
-        }
+        self.mirror.recall(at, cost);
     }
 
     pub(crate) fn abandoned(&mut self, departed: Instant, cost: Cost) {
         self.policy.abandoned(departed);
-        self.in_flight.remove(cost);
+        self.mirror.abandoned(departed, cost);
     }
 
     pub(crate) fn settle(&mut self, departed: Instant, booked: Cost, used: Cost) {
-        // The counters need no settlement: the readings that come tell what is left in truth.
         self.policy.settle(departed, booked, used);
+        self.mirror.settle(departed, booked, used);
     }
 
     pub(crate) fn answered(&mut self, answer: &Answer<'_>) -> Option<Closing> {
-        self.in_flight.remove(answer.cost);
-        let readings = &answer.signal.hints.readings;
-        if !readings.is_empty() {
-            let counters = &mut self.counters;
-            for reading in readings {
-                let known = counters.iter().position(|counter| counter.is_of(reading));
-                let index = known.unwrap_or_else(|| {
-                    if counters.len() == MAX_COUNTERS {
-                        counters.remove(0);
-                    }
-                    counters.push(Counter::new(reading));
-                    counters.len() - 1
-                });
-                counters[index].read(reading, answer, self.in_flight.units(reading.unit));
-            }
-        }
-        let refused = answer.signal.verdict == Verdict::Throttled && answer.current;
-        self.counters.iter_mut().for_each(|counter| counter.judge(refused, answer));
+        self.mirror.answered(answer);
         self.policy.answered(answer)
     }
 
     pub(crate) fn max_in_flight(&self) -> Option<usize> {
-        self.policy.max_in_flight().filter(|_| {
-            // A policy that stands back does so here, too.
-            let sure = |counter: &Counter| counter.unit() == Unit::Requests && counter.is_sure();
-            !self.policy.trusts_readings() || !self.counters.iter().any(sure)
-        })
+        self.policy.max_in_flight()
     }
 
     pub(crate) fn reset(&mut self) {
         self.policy.reset();
-        self.counters = Vec::new();
+        self.mirror.reset();
     }
 }
 
 impl Clone for Mirrored {
     fn clone(&self) -> Self {
-        Self { policy: self.policy.boxed_clone(), in_flight: self.in_flight, counters: self.counters.clone() }
+        Self { policy: self.policy.boxed_clone(), mirror: self.mirror.clone() }
     }
 }
 
-impl InFlight {
-    const fn add(&mut self, cost: Cost) {
-        self.requests += cost.requests as u64;
-        self.input += cost.input_tokens as u64;
-        self.output += cost.output_tokens as u64;
+/// What the server told of its counters.
+#[derive(Clone, Debug, Default)]
+struct Mirror {
+    in_flight: usize,
+    told: Option<Box<Told>>,
+}
+
+#[derive(Clone, Debug)]
+struct Told {
+    counters: Vec<Counter>,
+    flight: Flight,
+    /// Of answered calls, in seconds, smoothed.
+    latency: f64,
+    doubt: f64,
+}
+
+impl Mirror {
+    const COUNTERS: usize = 8;
+
+    /// When a call of that cost may leave as far as the server's counters are concerned. `None` where they are not
+    /// known.
+    fn departure(&self, arrived: Instant, cost: Cost) -> Option<Departure> {
+        let told = self.told.as_ref()?;
+        let relevant = told.counters.iter().filter(|counter| !counter.is_fleeting(told.latency));
+        let at = relevant.map(|counter| counter.free_at(cost)).max()?;
+        Some(if at > arrived { Departure::new(at, WaitReason::Preflight) } else { Departure::now(arrived) })
     }
 
-    const fn remove(&mut self, cost: Cost) {
-        self.requests = self.requests.saturating_sub(cost.requests as u64);
-        self.input = self.input.saturating_sub(cost.input_tokens as u64);
-        self.output = self.output.saturating_sub(cost.output_tokens as u64);
+    /// Whether the counters can be relied on.
+    fn is_sure(&self) -> bool {
+        self.told.as_ref().is_some_and(|told| {
+            let requests = |counter: &Counter| counter.unit() == Unit::Requests && !counter.is_fleeting(told.latency);
+            told.doubt < 8.0 && told.counters.iter().any(requests)
+        })
     }
 
-    const fn units(&self, unit: Unit) -> u64 {
-        match unit {
-            Unit::Requests => self.requests,
-            Unit::Tokens => self.input + self.output,
-            Unit::InputTokens => self.input,
-            Unit::OutputTokens => self.output,
-            Unit::Other => 0,
+    fn depart(&mut self, at: Instant, cost: Cost) {
+        self.in_flight += 1;
+        if let Some(told) = &mut self.told {
+            told.flight.depart(at, cost, grain(told.latency));
+            for counter in &mut told.counters {
+                counter.depart(at, cost, told.latency);
+            }
         }
     }
-}
 
-/// What a call takes from a counter of this unit.
-fn units(unit: Unit, cost: Cost) -> u64 {
-    match unit {
-        Unit::Requests => cost.requests.into(),
-        Unit::Tokens => cost.tokens(),
-        Unit::InputTokens => cost.input_tokens.into(),
-        Unit::OutputTokens => cost.output_tokens.into(),
-        Unit::Other => 0,
+    fn recall(&mut self, at: Instant, cost: Cost) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        if let Some(told) = &mut self.told {
+            told.flight.end(at, cost);
+            told.counters.iter_mut().for_each(|counter| counter.recall(cost));
+        }
+    }
+
+    fn abandoned(&mut self, departed: Instant, cost: Cost) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        if let Some(told) = &mut self.told {
+            told.flight.end(departed, cost);
+            for counter in &mut told.counters {
+                counter.took(departed, cost);
+                counter.refresh(&told.flight);
+            }
+        }
+    }
+
+    fn settle(&mut self, _departed: Instant, _booked: Cost, _used: Cost) {}
+
+    fn answered(&mut self, answer: &Answer<'_>) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        let readings = &answer.signal.hints.readings;
+        if self.told.is_none() {
+            if readings.as_slice().iter().all(|reading| reading.remaining.is_none()) {
+                return;
+            }
+            let mut flight = Flight::default();
+            for _ in 0..self.in_flight {
+                flight.depart(answer.departed, Cost::one(), Duration::ZERO);
+            }
+            self.told = Some(Box::new(Told { counters: Vec::new(), flight, latency: 0.0, doubt: 0.0 }));
+        }
+        if let Some(told) = &mut self.told {
+            told.answered(answer);
+        }
+    }
+
+    fn reset(&mut self) {
+        self.told = None;
     }
 }
 
-#[cfg(test)]
-mod tests;
+impl Told {
+    fn answered(&mut self, answer: &Answer<'_>) {
+        let Answer { signal, departed, cost, at, .. } = *answer;
+        self.flight.end(departed, cost);
+        let took = at.saturating_duration_since(departed).as_secs_f64();
+        self.latency = if self.latency == 0.0 { took } else { self.latency + 0.1 * (took - self.latency) };
+        let consumed = !signal.verdict.is_pushback();
+        let readings = signal.hints.readings.as_slice();
+        let refused = signal.verdict == Verdict::Throttled && answer.current;
+        let mut explained = false;
+        for counter in &mut self.counters {
+            match readings.iter().find(|reading| counter.is(reading)) {
+                Some(reading) => {
+                    counter.read(reading, (departed, at), (cost, consumed), &self.flight, self.latency);
+                    if refused {
+                        explained |= counter.refused(reading, departed, cost);
+                    } else if consumed {
+                        counter.calm();
+                    }
+                }
+                None if consumed && readings.is_empty() => counter.took(departed, cost),
+                None => {}
+            }
+        }
+        if refused {
+            self.doubt += if explained { 1.0 } else { 3.0 };
+        } else if consumed {
+            self.doubt -= self.doubt / 512.0;
+        }
+        for reading in readings {
+            let Some(left) = reading.remaining else { continue };
+            if self.counters.iter().any(|counter| counter.is(reading)) {
+                continue;
+            }
+            if self.counters.len() == Mirror::COUNTERS {
+                let oldest = self.counters.iter().enumerate().min_by_key(|(_, counter)| counter.heard());
+                if let Some((oldest, _)) = oldest {
+                    self.counters.swap_remove(oldest);
+                }
+            }
+            self.counters.push(Counter::new(reading, left, departed, at));
+        }
+        self.counters.iter_mut().for_each(|counter| counter.refresh(&self.flight));
+    }
+}
+
+/// Calls that leave so close together may overtake one another.
+fn grain(latency: f64) -> Duration {
+    Duration::from_secs_f64(latency / 8.0)
+}
+
+#[cfg(all(test, feature = "testing"))]
+mod sim;
