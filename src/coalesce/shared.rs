@@ -237,35 +237,36 @@ where
     }
 
     /// Takes the next batch that somebody waits for, and says whether another task should collect. `None`: there is
-    /// no such batch, and the collector is over.
+    /// no such batch, and the collector is over. What is in the batch is empty where all have gone just now.
     #[allow(clippy::type_complexity, reason = "the batch and what is in it")]
     pub(super) fn take(
         &self,
         key: &LaneOf<K>,
         trigger: Trigger,
     ) -> Option<(SharedBatch<Req, T, E>, Load<Req>, Option<Start>)> {
-        let taken = self.with(key, |lane, _| {
+        let (batch, start) = self.with(key, |lane, _| {
             while let Some(batch) = lane.pop_front() {
-                let load = batch.take(trigger);
-                if !load.requests.is_empty() {
+                if batch.is_awaited() {
                     lane.collected();
                     let next = lane.wants_collector(self.settings.max_in_flight);
-                    let start = next.then(|| Start { tick: !lane.front_is_closed() });
-                    return Some((batch, load, start));
+                    return Some((batch, next.then(|| Start { tick: !lane.front_is_closed() })));
                 }
             }
             lane.stop_collecting();
             None
         })?;
-        let (batch, load, _) = &taken;
-        self.last_size.store(load.requests.len(), Relaxed);
-        self.settings.statistics.record_batch(
-            load.trigger,
-            load.requests.len(),
-            load.cost.weight,
-            batch.since.elapsed(),
-        );
-        Some(taken)
+        // Nobody else has it now, so that the lock is free for those who come.
+        let load = batch.take(trigger);
+        if !load.requests.is_empty() {
+            self.last_size.store(load.requests.len(), Relaxed);
+            self.settings.statistics.record_batch(
+                load.trigger,
+                load.requests.len(),
+                load.cost.weight,
+                batch.since.elapsed(),
+            );
+        }
+        Some((batch, load, start))
     }
 
     /// A task was dropped in the middle of its work. If no other is left for what waits, that is given up.

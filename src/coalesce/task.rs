@@ -99,6 +99,9 @@ where
         }
         let Some((trigger, service)) = self.collect().await else { return };
         let Some(requests) = self.take(trigger) else { return };
+        if requests.is_empty() {
+            return;
+        }
         match service {
             Ok(service) => self.send(service, requests).await,
             Err(error) => self.fail(&BatchError::Batch(Arc::new(error))),
