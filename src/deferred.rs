@@ -58,6 +58,21 @@ impl<S> Inner<S> {
         }
     }
 
+    #[inline]
+    pub(crate) fn is_ready(&self) -> bool {
+        self.state == Readiness::Ready
+    }
+
+    /// Sends the request at once. The service [is ready](Self::is_ready).
+    #[inline(always)]
+    pub(crate) fn send<Req>(&mut self, request: Req) -> Deferred<S, Req, S::Future>
+    where
+        S: Service<Req>,
+    {
+        self.state = Readiness::Polled;
+        Deferred::Sent { future: self.service.call(request) }
+    }
+
     /// Sends the request at once, if it may leave and the service is ready; else prepares it to be sent later.
     ///
     /// That the service is not ready although it is called happens to the clones that `Steer` makes.
@@ -66,11 +81,7 @@ impl<S> Inner<S> {
     where
         S: Service<Req> + Clone,
     {
-        if self.state == Readiness::Ready && permit.may_send() {
-            self.state = Readiness::Polled;
-            return Deferred::Sent { future: self.service.call(request) };
-        }
-        self.park(request)
+        if self.is_ready() && permit.may_send() { self.send(request) } else { self.park(request) }
     }
 
     #[cold]
@@ -203,6 +214,11 @@ where
             DeferredProj::Sent { future } => future.poll(cx).map(Ok),
             DeferredProj::Parked { .. } => unreachable!("it was sent"),
         }
+    }
+
+    /// A call that is not sent. It must not be polled.
+    pub(crate) const fn never() -> Self {
+        Self::Parked { parked: None }
     }
 
     pub(crate) fn stage(&self) -> &'static str {

@@ -24,15 +24,19 @@ use std::{
 };
 use tokio::time::Instant;
 
+/// With what each call writes at the beginning, in one cache line with the lock.
+#[repr(C)]
 pub(super) struct State {
-    policy: Mirrored,
-    epoch: u64,
-    closed: Option<Closed>,
-    next_ticket: u64,
     last_departure: Option<Instant>,
     in_flight: usize,
+    /// Those of them whose every answer is heard. Where the policy has a bound, it is these.
+    heard: usize,
+    epoch: u64,
     /// There while somebody waits: an idle gate takes little memory, because there may be a million of them.
     crowd: Option<Box<Crowd>>,
+    closed: Option<Closed>,
+    next_ticket: u64,
+    policy: Mirrored,
 }
 
 /// All who wait.
@@ -70,6 +74,7 @@ impl State {
             next_ticket: 0,
             last_departure: None,
             in_flight: 0,
+            heard: 0,
             crowd: None,
         }
     }
@@ -117,6 +122,17 @@ impl State {
         self.book_at((place, leave.cost), bounds, now, wakers)
     }
 
+    /// The same where nothing holds the call back; nearly all calls, in good times.
+    #[inline(always)]
+    pub(super) fn book_open(&mut self, (arrived, cost): (Instant, Cost), now: Instant) -> Option<Leave> {
+        let open = self.closed_until(now).is_none() && self.waiting() == 0 && !self.is_full();
+        if open && self.policy.departure(arrived, cost).at <= now {
+            Some(self.depart(cost, WaitReason::Normal, now))
+        } else {
+            None
+        }
+    }
+
     fn book_at(
         &mut self,
         (place, cost): (Place, Cost),
@@ -124,9 +140,8 @@ impl State {
         now: Instant,
         wakers: &mut Wakers,
     ) -> Booking {
-        let open = self.closed_until(now).is_none() && self.waiting() == 0 && !self.is_full();
-        if open && self.policy.departure(place.arrived, cost).at <= now {
-            return Booking::Settled(Ok(self.depart(cost, WaitReason::Normal, now)));
+        if let Some(leave) = self.book_open((place.arrived, cost), now) {
+            return Booking::Settled(Ok(leave));
         }
         let deadline = bounds.max_wait.map(|max_wait| later(place.arrived, max_wait));
         let too_late = |booked: Departure| deadline.is_some_and(|deadline| booked.at > deadline);
@@ -234,8 +249,14 @@ impl State {
         Place { arrived, ticket: self.next_ticket }
     }
 
+    /// It is no longer in flight.
+    fn ended(&mut self, quiet: bool) {
+        self.in_flight = self.in_flight.wrapping_sub(1);
+        self.heard -= usize::from(!quiet);
+    }
+
     fn recall(&mut self, leave: Leave) {
-        self.in_flight -= 1;
+        self.ended(leave.quiet);
         self.policy.recall(leave.at, leave.cost);
         if let Some(crowd) = &mut self.crowd {
             // The queue was booked behind it.
@@ -244,9 +265,9 @@ impl State {
     }
 
     /// The answer to a call came in.
-    pub(super) fn answered(&mut self, answer: &mut Answer<'_>, epoch: u64, wakers: &mut Wakers) -> Moved {
-        self.in_flight -= 1;
-        answer.current = epoch == self.epoch;
+    pub(super) fn answered(&mut self, answer: &mut Answer<'_>, leave: Leave, wakers: &mut Wakers) -> Moved {
+        self.ended(leave.quiet);
+        answer.current = leave.epoch == self.epoch;
         let moved = match self.policy.answered(answer) {
             Some(closing) => self.close(closing, answer.current, answer.at, wakers),
             None => Moved::No,
@@ -257,7 +278,7 @@ impl State {
 
     /// A call in flight went away without an answer.
     pub(super) fn abandoned_in_flight(&mut self, leave: Leave, now: Instant, wakers: &mut Wakers) {
-        self.in_flight -= 1;
+        self.ended(leave.quiet);
         self.policy.abandoned(leave.at);
         self.release(now, None, wakers);
     }
@@ -312,6 +333,7 @@ impl State {
     }
 
     /// Until when the gate is closed, if it is.
+    #[inline]
     pub(super) fn closed_until(&mut self, now: Instant) -> Option<Closed> {
         if self.closed.is_some_and(|closed| closed.until <= now) {
             self.closed = None;
@@ -353,6 +375,7 @@ impl State {
         self.last_departure
     }
 
+    /// Also those whose answers have come and were not told here.
     pub(super) fn in_flight(&self) -> usize {
         self.in_flight
     }
@@ -382,17 +405,21 @@ impl State {
     }
 
     /// As many calls are in flight as the policy allows. The next one leaves when one of them has ended.
+    #[inline]
     fn is_full(&self) -> bool {
-        self.policy.max_in_flight().is_some_and(|max| self.in_flight >= max.max(1))
+        self.policy.max_in_flight().is_some_and(|max| self.heard >= max.max(1))
     }
 
+    #[inline]
     fn depart(&mut self, cost: Cost, reason: WaitReason, now: Instant) -> Leave {
         // Callers read the clock before they have the lock, so one of them may be a little behind.
         let at = self.last_departure.map_or(now, |last| last.max(now));
         self.policy.depart(at, cost);
         self.last_departure = Some(at);
+        let quiet = !self.policy.needs_success() && self.policy.max_in_flight().is_none();
         self.in_flight += 1;
-        Leave { epoch: self.epoch, at, cost, reason }
+        self.heard += usize::from(!quiet);
+        Leave { epoch: self.epoch, at, cost, reason, quiet }
     }
 
     /// Releases everyone who is due. Returns when the one who is then at the head may leave; its timer is set

@@ -20,6 +20,7 @@ impl Mirrored {
         self.policy.as_ref()
     }
 
+    #[inline]
     pub(crate) fn departure(&self, arrived: Instant, cost: Cost) -> Departure {
         let told = self.mirror.departure(arrived, cost);
         match told {
@@ -32,6 +33,7 @@ impl Mirrored {
         }
     }
 
+    #[inline]
     pub(crate) fn depart(&mut self, at: Instant, cost: Cost) {
         self.policy.depart(at, cost);
         self.mirror.depart(at, cost);
@@ -57,6 +59,12 @@ impl Mirrored {
         self.policy.answered(answer)
     }
 
+    #[inline]
+    pub(crate) fn needs_success(&self) -> bool {
+        self.mirror.needs_success() || self.policy.needs_success()
+    }
+
+    #[inline]
     pub(crate) fn max_in_flight(&self) -> Option<usize> {
         self.policy.max_in_flight()
     }
@@ -90,6 +98,11 @@ impl Mirror {
     fn abandoned(&mut self, _departed: Instant) {}
 
     fn settle(&mut self, _departed: Instant, _booked: Cost, _used: Cost) {}
+
+    /// Whether it has to hear of accepted calls that tell of no counters.
+    fn needs_success(&self) -> bool {
+        false
+    }
 
     fn answered(&mut self, _answer: &Answer<'_>) {}
 

@@ -260,7 +260,7 @@ impl World {
         }
         let (epoch_before, now) = (self.state.epoch(), self.now);
         let mut answer = Answer::new(&signal, leave.at, now);
-        self.with(|state, _, wakers| state.answered(&mut answer, leave.epoch, wakers));
+        self.with(|state, _, wakers| state.answered(&mut answer, leave, wakers));
         let pushed_back = leave.epoch == epoch_before && verdict.is_pushback();
         assert_eq!(self.state.epoch(), epoch_before + u64::from(pushed_back), "seed {}", self.seed);
     }
