@@ -426,9 +426,7 @@ impl State {
     /// to that, or else it is woken to set it. (Where too many are in flight, that is in the far future, and it
     /// needs no timer.) `looking` is the caller's own place, which needs no waking.
     fn release(&mut self, now: Instant, looking: Option<Place>, wakers: &mut Wakers) -> Option<Instant> {
-        if self.crowd.is_none() {
-            return None;
-        }
+        self.crowd.as_ref()?;
         let closed = self.closed_until(now);
         while self.waiting() > 0 {
             if self.is_full() {

@@ -118,7 +118,8 @@ pub trait Policy: BoxedClone + fmt::Debug + Send {
     /// Whether the policy has to hear that a call which leaves now was [accepted](crate::signal::Verdict::Accepted),
     /// if nothing closes the gate in between. Where it need not, and the answer tells of no counters, the gate
     /// does not ask for the lock again: that makes a call cheaper by an eighth, and by more where several threads
-    /// share the gate. It is asked when a call leaves. Default: true.
+    /// share the gate. It is asked when a call leaves; where there is a bound on the calls in flight, all are heard.
+    /// Default: true.
     fn needs_success(&self) -> bool {
         true
     }
