@@ -343,6 +343,18 @@ mod tests {
         }
     }
 
+    /// One by key has no lanes.
+    #[test]
+    fn a_gate_is_small() {
+        let policy = crate::policy::Known::new(crate::policy::Quota::new(9, Duration::from_secs(1)).unwrap());
+        let reference_counts = 2 * size_of::<usize>();
+        for policy in [size_of_val(&policy), size_of::<Ladder>()] {
+            let gate = reference_counts + size_of::<Gate>() + policy;
+            println!("{gate} bytes");
+            assert!(gate <= 512, "{gate}");
+        }
+    }
+
     #[test]
     fn a_success_after_a_refusal_is_told_to_the_policy() {
         let gate = Arc::new(Gate::new(Box::new(Ladder::new().steps([Duration::ZERO; 4])), Arc::default()));

@@ -51,16 +51,29 @@ struct Crowd {
     abandoned: usize,
     /// Service handles that wait in `poll_ready`.
     handles: Handles,
+    /// The longest that one of them waits.
+    max_wait: Option<Duration>,
 }
 
+/// There may be many: what all have in common is in the crowd.
 struct Waiter {
     cost: Cost,
-    /// The latest time at which it is willing to leave.
-    deadline: Option<Instant>,
-    booked: Departure,
+    reason: WaitReason,
+    booked_at: Instant,
     /// What its timer is set to, from its first poll on.
     timer: Option<Instant>,
     waker: Option<Waker>,
+}
+
+impl Waiter {
+    const fn booked(&self) -> Departure {
+        Departure::new(self.booked_at, self.reason)
+    }
+}
+
+/// The latest time at which a call is willing to leave.
+fn deadline(max_wait: Option<Duration>, place: Place) -> Option<Instant> {
+    max_wait.map(|max_wait| later(place.arrived, max_wait))
 }
 
 const NOT_SETTLED: &str = "a call that is not settled stands in the queue until it is cancelled";
@@ -143,7 +156,7 @@ impl State {
         if let Some(leave) = self.book_open((place.arrived, cost), now) {
             return Booking::Settled(Ok(leave));
         }
-        let deadline = bounds.max_wait.map(|max_wait| later(place.arrived, max_wait));
+        let deadline = deadline(bounds.max_wait, place);
         let too_late = |booked: Departure| deadline.is_some_and(|deadline| booked.at > deadline);
         let mut booked = self.estimate(place, cost, now);
         if self.crowd().abandoned > 0 && too_late(booked) {
@@ -161,7 +174,9 @@ impl State {
         if let Some(tail) = &mut crowd.tail {
             tail.depart(last.at, cost);
         }
-        crowd.queue.insert(place, Waiter { cost, deadline, booked, timer: None, waker: None });
+        crowd.max_wait = bounds.max_wait;
+        let Departure { at: booked_at, reason } = booked;
+        crowd.queue.insert(place, Waiter { cost, reason, booked_at, timer: None, waker: None });
         self.release(now, Some(place), wakers);
         match self.take_settled(place) {
             Some(settled) => Booking::Settled(settled),
@@ -178,8 +193,8 @@ impl State {
         if self.is_full() {
             return self.wait_for_an_answer(place, now, cx, wakers);
         }
-        let queue = &mut self.crowd().queue;
-        let head = queue.first_key_value().map(|(_, head)| (head.booked.at, head.timer));
+        let Crowd { queue, max_wait, .. } = self.crowd();
+        let head = queue.first_key_value().map(|(_, head)| (head.booked_at, head.timer));
         let (Some(waiter), Some(head_at), Some((head_booked, head_timer))) =
             (queue.get_mut(&place), head_at, head)
         else {
@@ -187,12 +202,12 @@ impl State {
         };
         let until = if head_timer.is_some_and(|timer| timer >= now) {
             // As far behind the head as it was booked behind it: right also where the head has moved since.
-            later(head_at, waiter.booked.at.saturating_duration_since(head_booked))
+            later(head_at, waiter.booked_at.saturating_duration_since(head_booked))
         } else {
             // The head should have looked by now, and may never do so again: this one minds its time for it.
             head_at
         };
-        if waiter.deadline.is_some_and(|deadline| until > deadline) {
+        if deadline(*max_wait, place).is_some_and(|deadline| until > deadline) {
             // The policy has become slower since the call was booked; or nobody looked for a while, and the
             // bookings are old. Booked anew, it is refused if it has to be.
             wakers.discard(waiter.waker.take());
@@ -212,9 +227,9 @@ impl State {
         cx: &Context<'_>,
         wakers: &mut Wakers,
     ) -> Look {
-        let queue = &mut self.crowd().queue;
+        let Crowd { queue, max_wait, .. } = self.crowd();
+        let deadline = deadline(*max_wait, place);
         let Some(waiter) = queue.get_mut(&place) else { unreachable!("{NOT_SETTLED}") };
-        let deadline = waiter.deadline;
         if deadline.is_some_and(|deadline| deadline <= now) {
             wakers.discard(waiter.waker.take());
             queue.remove(&place);
@@ -444,7 +459,7 @@ impl State {
                 }
                 return Some(next.at);
             }
-            let (cost, reason) = match waiter.booked.reason {
+            let (cost, reason) = match waiter.reason {
                 // Nothing but the calls before it, or in flight, held it back.
                 WaitReason::Normal => (waiter.cost, WaitReason::Preflight),
                 reason => (waiter.cost, reason),
@@ -468,7 +483,7 @@ impl State {
     /// `poll_ready`, takes the time of the next one, and they move back.
     fn estimate(&mut self, place: Place, cost: Cost, now: Instant) -> Departure {
         match self.crowd().queue.range(place..).next() {
-            Some((_, next)) => next.booked,
+            Some((_, next)) => next.booked(),
             None => self.book_last((place.arrived, cost), now),
         }
     }
@@ -478,7 +493,7 @@ impl State {
         let closed = self.closed_until(now);
         let crowd = self.crowd.get_or_insert_default();
         let tail = crowd.tail.get_or_insert_with(|| self.policy.clone());
-        let last = crowd.queue.last_key_value().map(|(_, waiter)| waiter.booked);
+        let last = crowd.queue.last_key_value().map(|(_, waiter)| waiter.booked());
         book_on(tail, call, closed, last, now)
     }
 
@@ -496,7 +511,7 @@ impl State {
     fn rebook(&mut self, now: Instant, wakers: &mut Wakers) {
         let closed = self.closed_until(now);
         let Some(crowd) = &mut self.crowd else { return };
-        let Crowd { queue, tail, settled, abandoned, .. } = crowd.as_mut();
+        let Crowd { queue, tail, settled, abandoned, max_wait, .. } = crowd.as_mut();
         *abandoned = 0;
         *tail = None;
         if queue.is_empty() {
@@ -506,14 +521,14 @@ impl State {
         let mut last = None;
         queue.retain(|place, waiter| {
             let booked = book_on(&policy, (place.arrived, waiter.cost), closed, last, now);
-            if waiter.deadline.is_some_and(|deadline| booked.at > deadline) {
+            if deadline(*max_wait, *place).is_some_and(|deadline| booked.at > deadline) {
                 let rejected = Rejected::new(booked.at.saturating_duration_since(now));
                 settled.insert(*place, Err(rejected));
                 wakers.wake(waiter.waker.take());
                 return false;
             }
             policy.depart(booked.at, waiter.cost);
-            waiter.booked = booked;
+            (waiter.booked_at, waiter.reason) = (booked.at, booked.reason);
             last = Some(booked);
             true
         });

@@ -358,16 +358,16 @@ impl World {
         let unheard = crowd.settled.values().filter(|settled| settled.is_ok()).count();
         assert_eq!(self.state.in_flight, self.in_flight.len() + self.untold + unheard, "seed {}", self.seed);
         assert_eq!(crowd.tail.is_some(), !crowd.queue.is_empty(), "seed {}", self.seed);
-        for waiter in crowd.queue.values() {
-            let booked = waiter.booked.at;
+        for (place, waiter) in &crowd.queue {
+            let booked = waiter.booked_at;
             assert!(closed.is_none_or(|closed| booked >= closed.until), "seed {}: booked in vain", self.seed);
             assert!(
-                waiter.deadline.is_none_or(|deadline| booked <= deadline),
+                deadline(crowd.max_wait, *place).is_none_or(|deadline| booked <= deadline),
                 "seed {}: not refused",
                 self.seed
             );
         }
-        let booked: Vec<_> = crowd.queue.values().map(|waiter| waiter.booked.at).collect();
+        let booked: Vec<_> = crowd.queue.values().map(|waiter| waiter.booked_at).collect();
         assert!(booked.is_sorted(), "seed {}: booked out of order", self.seed);
     }
 
