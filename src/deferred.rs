@@ -36,6 +36,7 @@ impl<S> Inner<S> {
         Self { service, state: Readiness::Fresh }
     }
 
+    #[inline]
     pub(crate) fn poll_ready<Req>(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>>
     where
         S: Service<Req>,
@@ -57,20 +58,41 @@ impl<S> Inner<S> {
         }
     }
 
+    #[inline]
+    pub(crate) fn is_ready(&self) -> bool {
+        self.state == Readiness::Ready
+    }
+
+    /// Sends the request at once. The service [is ready](Self::is_ready).
+    #[inline(always)]
+    pub(crate) fn send<Req>(&mut self, request: Req) -> Deferred<S, Req, S::Future>
+    where
+        S: Service<Req>,
+    {
+        self.state = Readiness::Polled;
+        Deferred::Sent { future: self.service.call(request) }
+    }
+
     /// Sends the request at once, if it may leave and the service is ready; else prepares it to be sent later.
     ///
     /// That the service is not ready although it is called happens to the clones that `Steer` makes.
+    #[inline]
     pub(crate) fn call<Req>(&mut self, request: Req, permit: &mut impl Permit) -> Deferred<S, Req, S::Future>
     where
         S: Service<Req> + Clone,
     {
-        if self.state == Readiness::Ready && permit.may_send() {
-            self.state = Readiness::Polled;
-            return Deferred::Sent { future: self.service.call(request) };
-        }
+        if self.is_ready() && permit.may_send() { self.send(request) } else { self.park(request) }
+    }
+
+    #[cold]
+    fn park<Req, F>(&mut self, request: Req) -> Deferred<S, Req, F>
+    where
+        S: Clone,
+    {
         self.disarm();
-        // The timer is made when it is first needed: `call` may run where there is no runtime.
-        Deferred::Waiting { call: Some((self.service.clone(), request)), timer: None }
+        let service = self.service.clone();
+        let parked = Parked { service, request: Some(request), readying: false, timer: None };
+        Deferred::Parked { parked: Some(Box::pin(parked)) }
     }
 }
 
@@ -112,20 +134,59 @@ pub(crate) fn poll_until(
 }
 
 pin_project! {
-    /// A call on its way: waiting, then readying a clone of the inner service, then sent.
+    /// A call on its way: parked, if it could not be sent at once, then sent.
     #[project = DeferredProj]
     pub(crate) enum Deferred<S, Req, F> {
-        Waiting {
-            call: Option<(S, Req)>,
-            #[pin]
-            timer: Option<Sleep>,
-        },
-        Readying { call: Option<(S, Req)> },
+        /// In a box of its own: the calls that are sent at once, most of them, do not carry its size about.
+        Parked { parked: Option<Pin<Box<Parked<S, Req>>>> },
         Sent { #[pin] future: F },
     }
 }
 
+pin_project! {
+    /// Waits for its departure, then for its clone of the inner service.
+    pub(crate) struct Parked<S, Req> {
+        service: S,
+        request: Option<Req>,
+        readying: bool,
+        // Made when it is first needed: `call` may run where there is no runtime.
+        #[pin]
+        timer: Option<Sleep>,
+    }
+}
+
 const POLLED_AGAIN: &str = "a future must not be polled after it has completed";
+
+impl<S, Req> Parked<S, Req>
+where
+    S: Service<Req> + Clone,
+{
+    /// The call, sent; or the error that the inner service gave in place of its readiness.
+    #[allow(clippy::type_complexity, reason = "a future or the inner service's own error, inside")]
+    fn poll_send(
+        self: Pin<&mut Self>,
+        permit: &mut impl Permit,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Result<S::Future, S::Error>, Rejected>> {
+        let mut this = self.project();
+        loop {
+            if !*this.readying {
+                ready!(permit.poll_leave(this.timer.as_mut(), cx))?;
+                this.timer.set(None);
+                *this.readying = true;
+            }
+            if let Err(error) = ready!(this.service.poll_ready(cx)) {
+                return Poll::Ready(Ok(Err(error)));
+            }
+            if permit.confirm()? {
+                let request = this.request.take().expect(POLLED_AGAIN);
+                return Poll::Ready(Ok(Ok(this.service.call(request))));
+            }
+            *this.service = this.service.clone();
+            *this.readying = false;
+        }
+    }
+}
 
 impl<S, Req> Deferred<S, Req, S::Future>
 where
@@ -133,39 +194,37 @@ where
 {
     /// The inner service's result, or the reason why the call was not sent.
     #[allow(clippy::type_complexity, reason = "the inner service's own result, inside")]
+    #[inline]
     pub(crate) fn poll(
         mut self: Pin<&mut Self>,
         permit: &mut impl Permit,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Result<S::Response, S::Error>, Rejected>> {
-        loop {
-            let next = match self.as_mut().project() {
-                DeferredProj::Waiting { call, timer } => {
-                    ready!(permit.poll_leave(timer, cx))?;
-                    Self::Readying { call: call.take() }
-                }
-                DeferredProj::Readying { call } => {
-                    let (service, _) = call.as_mut().expect(POLLED_AGAIN);
-                    if let Err(error) = ready!(service.poll_ready(cx)) {
-                        return Poll::Ready(Ok(Err(error)));
-                    }
-                    let (mut service, request) = call.take().expect(POLLED_AGAIN);
-                    if permit.confirm()? {
-                        Self::Sent { future: service.call(request) }
-                    } else {
-                        Self::Waiting { call: Some((service.clone(), request)), timer: None }
-                    }
-                }
-                DeferredProj::Sent { future } => return future.poll(cx).map(Ok),
-            };
-            self.set(next);
+        if let DeferredProj::Parked { parked } = self.as_mut().project() {
+            let sent = ready!(parked.as_mut().expect(POLLED_AGAIN).as_mut().poll_send(permit, cx));
+            // A call that failed gives back at once what its clone of the service holds.
+            let parked = parked.take();
+            match sent? {
+                Ok(future) => self.set(Self::Sent { future }),
+                Err(error) => return Poll::Ready(Ok(Err(error))),
+            }
+            drop(parked);
+        }
+        match self.project() {
+            DeferredProj::Sent { future } => future.poll(cx).map(Ok),
+            DeferredProj::Parked { .. } => unreachable!("it was sent"),
         }
     }
 
-    pub(crate) const fn stage(&self) -> &'static str {
+    /// A call that is not sent. It must not be polled.
+    pub(crate) const fn never() -> Self {
+        Self::Parked { parked: None }
+    }
+
+    pub(crate) fn stage(&self) -> &'static str {
         match self {
-            Self::Waiting { .. } => "waiting",
-            Self::Readying { .. } => "readying",
+            Self::Parked { parked: Some(parked) } if parked.readying => "readying",
+            Self::Parked { .. } => "waiting",
             Self::Sent { .. } => "sent",
         }
     }

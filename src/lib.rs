@@ -114,6 +114,7 @@ pub mod cost;
 mod deferred;
 mod error;
 pub mod fallback;
+mod lanes;
 pub mod micro_batch;
 pub mod policy;
 pub mod record;

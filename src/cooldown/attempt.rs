@@ -1,4 +1,5 @@
 use super::{
+    anchor::GateRef,
     booking::{Booking, Leave, Look, Place, Settled},
     gate::Gate,
 };
@@ -21,28 +22,26 @@ use tokio::time::{Instant, Sleep};
 /// One call on its way through the gate. Dropping it gives back what it holds and writes its record.
 #[derive(Debug)]
 pub(super) struct Attempt {
-    gate: Arc<Gate>,
+    gate: GateRef,
     arrived: Instant,
     stage: Stage,
     wait_reason: WaitReason,
-    /// Where it stood in the queue, if it did.
-    place: Option<Place>,
     /// The inner service was not ready in time, and it had to ask again.
     asked_again: bool,
+    /// Of its place in the queue; 0 if it never stood there.
+    ticket: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
 enum Stage {
-    /// Outside the rollout: the gate does not know of it.
-    Control {
-        sent: Instant,
-    },
-    Waiting {
-        place: Place,
-    },
+    /// Outside the rollout: the gate does not know of it. It was sent when it came.
+    Control,
+    Waiting,
     /// Let go, and waiting for the inner service.
     Left(Leave),
     Sent(Leave),
+    /// It would wait for too long; it is recorded, and its caller has to be told.
+    Rejected(Rejected),
     Ended,
 }
 
@@ -53,25 +52,50 @@ impl Attempt {
     /// A call inside the rollout, which came at `arrived` and waited since then for `reason`. It has left, or
     /// waits on; a rejected one is recorded at once.
     pub(super) fn book(
-        gate: &Arc<Gate>,
+        gate: GateRef,
         (arrived, reason): (Instant, WaitReason),
         cost: Cost,
         now: Instant,
-    ) -> Result<Self, Rejected> {
+    ) -> Self {
         let mut attempt = Self::new(gate, arrived, Stage::Ended, reason);
-        let booking =
-            gate.with(|state, wakers| state.book((arrived, cost), gate.settings.bounds, now, wakers));
-        attempt.booked(booking, now)?;
-        Ok(attempt)
+        let bounds = attempt.gate.settings.bounds;
+        let booking = attempt.gate.with(|state, wakers| state.book((arrived, cost), bounds, now, wakers));
+        if let Err(rejected) = attempt.booked(booking, now) {
+            attempt.stage = Stage::Rejected(rejected);
+        }
+        attempt
+    }
+
+    /// A call that left, and was sent at once.
+    #[inline(always)]
+    pub(super) fn sent(gate: GateRef, (arrived, reason): (Instant, WaitReason), leave: Leave) -> Self {
+        Self::new(gate, arrived, Stage::Sent(leave), reason)
     }
 
     /// A call outside the rollout.
-    pub(super) fn control(gate: &Arc<Gate>, now: Instant) -> Self {
-        Self::new(gate, now, Stage::Control { sent: now }, WaitReason::Normal)
+    pub(super) fn control(gate: GateRef, now: Instant) -> Self {
+        Self::new(gate, now, Stage::Control, WaitReason::Normal)
     }
 
-    fn new(gate: &Arc<Gate>, arrived: Instant, stage: Stage, wait_reason: WaitReason) -> Self {
-        Self { gate: Arc::clone(gate), arrived, stage, wait_reason, place: None, asked_again: false }
+    #[inline(always)]
+    fn new(gate: GateRef, arrived: Instant, stage: Stage, wait_reason: WaitReason) -> Self {
+        Self { gate, arrived, stage, wait_reason, asked_again: false, ticket: 0 }
+    }
+
+    pub(super) const fn is_rejected(&self) -> bool {
+        matches!(self.stage, Stage::Rejected(_))
+    }
+
+    /// Why the call is not sent, if it was rejected when it came.
+    #[inline]
+    pub(super) fn take_rejected(&mut self) -> Option<Rejected> {
+        let Stage::Rejected(rejected) = self.stage else { return None };
+        self.stage = Stage::Ended;
+        Some(rejected)
+    }
+
+    fn place(&self) -> Place {
+        Place { arrived: self.arrived, ticket: self.ticket }
     }
 
     fn booked(&mut self, booking: Booking, now: Instant) -> Result<(), Rejected> {
@@ -84,8 +108,9 @@ impl Attempt {
                     reason = booked.reason.as_str(),
                     "call waits"
                 );
-                self.stage = Stage::Waiting { place };
-                self.place = Some(place);
+                debug_assert_eq!(place.arrived, self.arrived);
+                self.stage = Stage::Waiting;
+                self.ticket = place.ticket;
                 self.waits_for(booked.reason);
                 Ok(())
             }
@@ -121,16 +146,18 @@ impl Attempt {
     pub(super) fn usage(&self) -> Usage {
         let usage = Usage::new(&self.gate.settings.statistics);
         match self.stage {
-            Stage::Sent(leave) => usage.settles(Booked { gate: Arc::clone(&self.gate), leave }),
+            Stage::Sent(leave) => usage.settles(Booked { gate: self.gate.to_gate(), leave }),
             _ => usage,
         }
     }
 
+    #[inline]
     pub(super) const fn arm(&self) -> Arm {
-        if let Stage::Control { .. } = self.stage { Arm::Control } else { Arm::Treated }
+        if let Stage::Control = self.stage { Arm::Control } else { Arm::Treated }
     }
 
     /// The answer came.
+    #[inline]
     pub(super) fn answered(&mut self, signal: &Signal, now: Instant) {
         let arm = self.arm();
         // A policy that panics on the answer must not find the call in flight again when this is dropped.
@@ -151,12 +178,13 @@ impl Attempt {
                 self.gate.with(|state, wakers| state.cancel_unsent(leave, now, wakers));
                 None
             }
-            Stage::Control { sent } => Some(sent),
-            Stage::Waiting { .. } | Stage::Ended => return,
+            Stage::Control => Some(self.arrived),
+            Stage::Waiting | Stage::Rejected(_) | Stage::Ended => return,
         };
         self.record(arm, signal.verdict.into(), signal.status, now, sent);
     }
 
+    #[inline]
     fn record(
         &self,
         arm: Arm,
@@ -172,12 +200,39 @@ impl Attempt {
     }
 }
 
+impl Attempt {
+    #[cold]
+    fn cancelled(&mut self) {
+        let arm = self.arm();
+        let now = Instant::now();
+        let sent = match mem::replace(&mut self.stage, Stage::Ended) {
+            Stage::Waiting => {
+                let place = self.place();
+                self.gate.with(|state, wakers| state.cancel(place, now, wakers));
+                None
+            }
+            Stage::Left(leave) => {
+                self.gate.with(|state, wakers| state.cancel_unsent(leave, now, wakers));
+                None
+            }
+            Stage::Sent(leave) => {
+                self.gate.with(|state, wakers| state.abandoned_in_flight(leave, now, wakers));
+                Some(leave.at)
+            }
+            Stage::Control => Some(self.arrived),
+            Stage::Rejected(_) | Stage::Ended => return,
+        };
+        self.record(arm, Outcome::Cancelled, None, now, sent);
+    }
+}
+
 impl Permit for Attempt {
+    #[inline]
     fn may_send(&mut self) -> bool {
         if let Stage::Left(leave) = self.stage {
             self.stage = Stage::Sent(leave);
         }
-        !matches!(self.stage, Stage::Waiting { .. })
+        !matches!(self.stage, Stage::Waiting)
     }
 
     fn poll_leave(
@@ -186,7 +241,8 @@ impl Permit for Attempt {
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Rejected>> {
         loop {
-            let Stage::Waiting { place } = self.stage else { return Poll::Ready(Ok(())) };
+            let Stage::Waiting = self.stage else { return Poll::Ready(Ok(())) };
+            let place = self.place();
             let now = Instant::now();
             // A timer that fired is no permission: the gate may have moved.
             match self.gate.with(|state, wakers| state.look(place, now, cx, wakers)) {
@@ -200,19 +256,43 @@ impl Permit for Attempt {
     fn confirm(&mut self) -> Result<bool, Rejected> {
         let Stage::Left(leave) = self.stage else { return Ok(true) };
         let now = Instant::now();
-        let (gate, arrived, place, asked_again) = (&self.gate, self.arrived, self.place, self.asked_again);
+        let (gate, mut place, asked_again) = (&self.gate, self.place(), self.asked_again);
         let booking = gate.with(|state, wakers| {
             let prompt = now.saturating_duration_since(leave.at) < PROMPT;
             if prompt && state.closed_until(now).is_none() {
                 return Booking::Settled(Ok(leave));
             }
             // The inner service took its time: by now the gate may be closed, or others have used the quota.
-            let place = place.unwrap_or_else(|| state.place(arrived));
+            if place.ticket == 0 {
+                place = state.place(place.arrived);
+            }
             state.ask_again(leave, (place, asked_again), gate.settings.bounds, now, wakers)
         });
         self.asked_again |= booking != Booking::Settled(Ok(leave));
         self.booked(booking, now)?;
         Ok(self.may_send())
+    }
+}
+
+/// A call that has left, while the inner service is called: if that panics, it is one that was cancelled. (An
+/// [`Attempt`] would do the same, and would have to be written to memory for it first.)
+pub(super) struct Sending<'a> {
+    gate: &'a GateRef,
+    arrival: (Instant, WaitReason),
+    leave: Leave,
+}
+
+impl<'a> Sending<'a> {
+    #[inline(always)]
+    pub(super) const fn new(gate: &'a GateRef, arrival: (Instant, WaitReason), leave: Leave) -> Self {
+        Self { gate, arrival, leave }
+    }
+}
+
+impl Drop for Sending<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        drop(Attempt::sent(self.gate.clone(), self.arrival, self.leave));
     }
 }
 
@@ -230,29 +310,10 @@ impl Settle for Booked {
 }
 
 impl Drop for Attempt {
+    #[inline]
     fn drop(&mut self) {
-        let arm = self.arm();
-        let stage = mem::replace(&mut self.stage, Stage::Ended);
-        if let Stage::Ended = stage {
-            return;
+        if !matches!(self.stage, Stage::Ended | Stage::Rejected(_)) {
+            self.cancelled();
         }
-        let now = Instant::now();
-        let sent = match stage {
-            Stage::Waiting { place } => {
-                self.gate.with(|state, wakers| state.cancel(place, now, wakers));
-                None
-            }
-            Stage::Left(leave) => {
-                self.gate.with(|state, wakers| state.cancel_unsent(leave, now, wakers));
-                None
-            }
-            Stage::Sent(leave) => {
-                self.gate.with(|state, wakers| state.abandoned_in_flight(leave, now, wakers));
-                Some(leave.at)
-            }
-            Stage::Control { sent } => Some(sent),
-            Stage::Ended => None,
-        };
-        self.record(arm, Outcome::Cancelled, None, now, sent);
     }
 }

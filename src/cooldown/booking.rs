@@ -48,6 +48,8 @@ pub(super) struct Leave {
     pub(super) at: Instant,
     pub(super) cost: Cost,
     pub(super) reason: WaitReason,
+    /// A success need not be told to the policy.
+    pub(super) quiet: bool,
 }
 
 /// What becomes of a call at the gate: it leaves, or it would wait for too long.

@@ -4,7 +4,7 @@ use super::{Reject, attempt::Attempt, layer::Options};
 use crate::{
     deferred::Deferred,
     record::Arm,
-    signal::{Bypassed, Classify, Rejected},
+    signal::{Bypassed, Classify},
 };
 use pin_project_lite::pin_project;
 use std::{
@@ -28,20 +28,9 @@ pin_project! {
         classify: C,
         reject: R,
         track_usage: bool,
+        attempt: Attempt,
         #[pin]
-        stage: Stage<S, Req, S::Future>,
-    }
-}
-
-pin_project! {
-    #[project = StageProj]
-    enum Stage<S, Req, F> {
-        Call {
-            attempt: Attempt,
-            #[pin]
-            call: Deferred<S, Req, F>,
-        },
-        Rejected { rejected: Rejected },
+        call: Deferred<S, Req, S::Future>,
     }
 }
 
@@ -51,25 +40,19 @@ where
     C: Clone,
     R: Clone,
 {
-    fn new<A, W>(stage: Stage<S, Req, S::Future>, options: &Options<C, R, A, W>) -> Self {
-        Self {
-            classify: options.classify.clone(),
-            reject: options.reject.clone(),
-            track_usage: options.track_usage,
-            stage,
-        }
-    }
-
-    pub(super) fn call<A, W>(
+    #[inline(always)]
+    pub(super) fn new<A, W>(
         attempt: Attempt,
         call: Deferred<S, Req, S::Future>,
         options: &Options<C, R, A, W>,
     ) -> Self {
-        Self::new(Stage::Call { attempt, call }, options)
-    }
-
-    pub(super) fn rejected<A, W>(rejected: Rejected, options: &Options<C, R, A, W>) -> Self {
-        Self::new(Stage::Rejected { rejected }, options)
+        Self {
+            classify: options.classify.clone(),
+            reject: options.reject.clone(),
+            track_usage: options.track_usage,
+            attempt,
+            call,
+        }
     }
 }
 
@@ -81,13 +64,14 @@ where
 {
     type Output = Result<S::Response, S::Error>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let (attempt, call) = match this.stage.project() {
-            StageProj::Call { attempt, call } => (attempt, call),
-            StageProj::Rejected { rejected } => return Poll::Ready(this.reject.reject(*rejected)),
-        };
-        let mut result = match ready!(call.poll(attempt, cx)) {
+        let attempt = this.attempt;
+        if let Some(rejected) = attempt.take_rejected() {
+            return Poll::Ready(this.reject.reject(rejected));
+        }
+        let mut result = match ready!(this.call.poll(attempt, cx)) {
             Ok(result) => result,
             Err(rejected) => return Poll::Ready(this.reject.reject(rejected)),
         };
@@ -111,15 +95,9 @@ where
     S: Service<Req> + Clone,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut future = f.debug_struct("ResponseFuture");
-        match &self.stage {
-            Stage::Call { attempt, call } => {
-                future.field("stage", &call.stage()).field("attempt", attempt);
-            }
-            Stage::Rejected { rejected } => {
-                future.field("stage", rejected);
-            }
-        }
-        future.finish_non_exhaustive()
+        f.debug_struct("ResponseFuture")
+            .field("stage", &self.call.stage())
+            .field("attempt", &self.attempt)
+            .finish_non_exhaustive()
     }
 }

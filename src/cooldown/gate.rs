@@ -6,31 +6,63 @@ use super::{
 };
 use crate::{
     Cost,
+    lanes::{Lane, Lanes},
     policy::{Answer, Closing, Policy},
     record::Statistics,
-    signal::Signal,
+    signal::{Signal, Verdict},
     wakers::Wakers,
 };
 use std::{
     borrow::Cow,
     fmt,
+    hint::spin_loop,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        Arc, Mutex, MutexGuard, PoisonError, TryLockError,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     task::Waker,
     time::Duration,
 };
 use tokio::time::Instant;
 
+/// What each call writes comes first; the end of the state, which they only read, keeps it apart from the rest.
+/// (An alignment would do that better, and cost a hundred bytes for each key.)
+#[repr(C)]
 pub(super) struct Gate {
     state: Mutex<State>,
     /// Whether the gate may be closed: lets `poll_ready` pass an open gate without the lock. It is set and
     /// cleared under the lock; a stale reading does no harm, because `call` decides.
     maybe_closed: AtomicBool,
+    /// Answers that the state was not told of.
+    quiet: Quiet,
     pub(super) settings: Arc<Settings>,
     #[cfg(test)]
     locked: std::sync::atomic::AtomicUsize,
+}
+
+/// A gate by key has no lanes: there may be a million of them.
+#[derive(Default)]
+struct Quiet {
+    shared: AtomicU64,
+    lanes: Option<Lanes<AtomicU64>>,
+}
+
+impl Quiet {
+    #[inline]
+    fn add_one(&self) {
+        match &self.lanes {
+            Some(lanes) => {
+                let lane = Lane::of_this_thread();
+                lane.add(lanes.get(lane), 1);
+            }
+            None => Lane::SHARED.add(&self.shared, 1),
+        }
+    }
+
+    fn sum(&self) -> u64 {
+        let lanes = self.lanes.iter().flat_map(Lanes::iter);
+        lanes.chain([&self.shared]).map(|lane| lane.load(Relaxed)).sum()
+    }
 }
 
 /// What a gate was told when it was made. The gates of one layer, by key, share it.
@@ -53,15 +85,25 @@ impl Default for Settings {
     }
 }
 
+/// Some microseconds: a critical section and what disturbs it.
+const SPINS: u32 = 100;
+
 impl Gate {
     pub(super) fn new(policy: Box<dyn Policy>, settings: Arc<Settings>) -> Self {
         Self {
             state: Mutex::new(State::new(policy)),
             maybe_closed: AtomicBool::new(false),
+            quiet: Quiet::default(),
             settings,
             #[cfg(test)]
             locked: Default::default(),
         }
+    }
+
+    /// For a gate that threads share, and of which there are not too many.
+    pub(super) fn with_lanes(mut self) -> Self {
+        self.quiet.lanes = Some(Lanes::new(Default::default));
+        self
     }
 
     /// A gate of its own with the same policy and settings.
@@ -75,10 +117,36 @@ impl Gate {
 
     /// A panic under the lock can only come from a policy. Nothing is half done when one is called, so the state
     /// can be used after it.
+    #[inline]
     fn lock(&self) -> MutexGuard<'_, State> {
         #[cfg(test)]
         self.locked.fetch_add(1, Relaxed);
+        match self.state.try_lock() {
+            Ok(state) => state,
+            Err(TryLockError::Poisoned(state)) => state.into_inner(),
+            Err(TryLockError::WouldBlock) => self.lock_soon(),
+        }
+    }
+
+    /// Another thread has the lock, for less time than it takes to go to sleep. A mutex that anybody slept on calls
+    /// the system at each unlocking until nobody comes for a while, so it is worth waiting without.
+    #[cold]
+    fn lock_soon(&self) -> MutexGuard<'_, State> {
+        for _ in 0..SPINS {
+            spin_loop();
+            match self.state.try_lock() {
+                Ok(state) => return state,
+                Err(TryLockError::Poisoned(state)) => return state.into_inner(),
+                Err(TryLockError::WouldBlock) => {}
+            }
+        }
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Books a call that nothing holds back.
+    #[inline(always)]
+    pub(super) fn book_open(&self, call: (Instant, Cost), now: Instant) -> Option<Leave> {
+        self.lock().book_open(call, now)
     }
 
     /// Works on the state, then wakes whom that concerns.
@@ -137,10 +205,15 @@ impl Gate {
         }
     }
 
+    #[inline]
     pub(super) fn answered(&self, signal: &Signal, leave: Leave, at: Instant) {
+        if leave.quiet && is_plain(signal) { self.quiet.add_one() } else { self.heard(signal, leave, at) }
+    }
+
+    fn heard(&self, signal: &Signal, leave: Leave, at: Instant) {
         let mut answer = Answer::new(signal, leave.at, at).cost(leave.cost);
         let moved = self.with(|state, wakers| {
-            let moved = state.answered(&mut answer, leave.epoch, wakers);
+            let moved = state.answered(&mut answer, leave, wakers);
             if moved != Moved::No {
                 self.maybe_closed.store(true, Relaxed);
             }
@@ -183,6 +256,14 @@ impl Gate {
         tracing::info!(upstream = %self.settings.name, "gate reset");
     }
 
+    /// How many calls of this state have left and are not answered.
+    pub(super) fn in_flight(&self, state: &State) -> usize {
+        // A call that leaves and is answered while the lanes are read may be in the one and not in the other.
+        let quiet = self.quiet.sum() as usize;
+        let in_flight = state.in_flight().wrapping_sub(quiet) as isize;
+        in_flight.max(0) as usize
+    }
+
     /// Shows the state to `look`, with the time until which the gate is closed.
     pub(super) fn inspect<T>(&self, look: impl FnOnce(&State, Option<Closed>, Instant) -> T) -> T {
         let now = Instant::now();
@@ -190,6 +271,17 @@ impl Gate {
         let closed = state.closed_until(now);
         look(&state, closed, now)
     }
+}
+
+/// A success that says nothing else.
+#[inline]
+fn is_plain(signal: &Signal) -> bool {
+    let hints = &signal.hints;
+    signal.verdict == Verdict::Accepted
+        && hints.readings.is_empty()
+        && hints.retry_after.is_none()
+        && hints.exhausted_for.is_none()
+        && !hints.concurrency
 }
 
 impl fmt::Debug for Gate {
@@ -201,7 +293,7 @@ impl fmt::Debug for Gate {
                 .field("closed_for", &closed.map(|closed| closed.until - now))
                 .field("epoch", &state.epoch())
                 .field("waiting", &state.waiting())
-                .field("in_flight", &state.in_flight())
+                .field("in_flight", &self.in_flight(state))
                 .finish_non_exhaustive()
         })
     }
@@ -210,20 +302,67 @@ impl fmt::Debug for Gate {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{cooldown::attempt::Attempt, deferred::Permit, policy::Ladder, signal::Verdict};
+    use crate::{
+        WaitReason::Normal,
+        cooldown::{anchor::GateRef, attempt::Attempt},
+        deferred::Permit,
+        policy::Ladder,
+        signal::Reading,
+        signal::Unit,
+    };
+
+    fn call(gate: &Arc<Gate>, signal: &Signal) {
+        let now = Instant::now();
+        let mut attempt = Attempt::book(GateRef::Direct(Arc::clone(gate)), (now, Normal), Cost::one(), now);
+        assert!(attempt.may_send());
+        attempt.answered(signal, now);
+    }
 
     #[test]
-    fn an_open_gate_is_locked_once_to_book_and_once_to_report() {
-        let gate = Arc::new(Gate::new(Box::new(Ladder::new()), Arc::default()));
-        let locked = || gate.locked.load(Relaxed);
-        let now = Instant::now();
-        assert!(!gate.maybe_closed());
-        assert_eq!(locked(), 0, "poll_ready");
-        let mut attempt = Attempt::book(&gate, (now, crate::WaitReason::Normal), Cost::one(), now).unwrap();
-        assert!(attempt.may_send());
-        assert_eq!(locked(), 1, "call");
-        attempt.answered(&Signal::new(Verdict::Accepted), now);
-        drop(attempt);
-        assert_eq!(locked(), 2, "the answer");
+    fn an_open_gate_is_locked_once() {
+        for lanes in [false, true] {
+            let policy = Ladder::new().pace(100, Duration::ZERO, Duration::ZERO).unwrap();
+            let gate = Gate::new(Box::new(policy), Arc::default());
+            let gate = Arc::new(if lanes { gate.with_lanes() } else { gate });
+            let in_flight = || gate.in_flight(&gate.lock());
+            let mut locked = 0;
+            let mut calls = |signal: Signal, times| {
+                assert!(!gate.maybe_closed());
+                let before = gate.locked.load(Relaxed);
+                call(&gate, &signal);
+                locked = gate.locked.load(Relaxed) - before;
+                assert_eq!(locked, times, "{signal:?}");
+                assert_eq!(in_flight(), 0);
+            };
+            calls(Signal::new(Verdict::Accepted), 1);
+            calls(Signal::new(Verdict::Failed), 2);
+            calls(Signal::new(Verdict::Accepted).reading(Reading::new(Unit::Requests)), 2);
+            calls(Signal::new(Verdict::Throttled), 2);
+            gate.reset();
+            calls(Signal::new(Verdict::Accepted), 1);
+        }
+    }
+
+    /// One by key has no lanes.
+    #[test]
+    fn a_gate_is_small() {
+        let policy = crate::policy::Known::new(crate::policy::Quota::new(9, Duration::from_secs(1)).unwrap());
+        let reference_counts = 2 * size_of::<usize>();
+        for policy in [size_of_val(&policy), size_of::<Ladder>()] {
+            let gate = reference_counts + size_of::<Gate>() + policy;
+            println!("{gate} bytes");
+            assert!(gate <= 512, "{gate}");
+        }
+    }
+
+    #[test]
+    fn a_success_after_a_refusal_is_told_to_the_policy() {
+        let gate = Arc::new(Gate::new(Box::new(Ladder::new().steps([Duration::ZERO; 4])), Arc::default()));
+        call(&gate, &Signal::new(Verdict::Throttled));
+        assert!(gate.lock().policy().needs_success());
+        let now = Instant::now() + Duration::from_secs(10);
+        let leave = gate.book_open((now, Cost::one()), now).expect("nothing holds it back");
+        gate.answered(&Signal::new(Verdict::Accepted), leave, now);
+        assert!(!gate.lock().policy().needs_success());
     }
 }

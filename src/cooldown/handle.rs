@@ -33,7 +33,7 @@ impl Handle {
             closed_because: closed.map(|closed| closed.reason),
             epoch: state.epoch(),
             waiting: state.waiting(),
-            in_flight: state.in_flight(),
+            in_flight: self.gate.in_flight(state),
         })
     }
 

@@ -49,7 +49,7 @@ impl AdaptiveCooldownLayer {
     /// A gate with this policy.
     pub fn with_policy(policy: impl Policy + 'static) -> Self {
         Self {
-            gate: Arc::new(Gate::new(Box::new(policy), Arc::default())),
+            gate: Arc::new(Gate::new(Box::new(policy), Arc::default()).with_lanes()),
             options: Options {
                 classify: HttpClassifier::new(),
                 reject: NeverReject::new(),
@@ -233,7 +233,7 @@ impl<C, R, A, W> AdaptiveCooldownLayer<C, R, A, W> {
     fn settings_mut(&mut self) -> &mut Settings {
         if Arc::get_mut(&mut self.gate).is_none() {
             tracing::debug!(upstream = %self.gate.settings.name, "a late setting: the layer gets a gate of its own");
-            self.gate = Arc::new(self.gate.fork());
+            self.gate = Arc::new(self.gate.fork().with_lanes());
         }
         Arc::get_mut(&mut self.gate).expect("this layer alone has the gate that was just made").settings_mut()
     }

@@ -98,6 +98,7 @@
 //! for itself. `ConcurrencyLimit` bounds calls in flight, not calls per time; put it below this layer, so
 //! that its permits are not held by calls that wait.
 
+mod anchor;
 mod attempt;
 mod booking;
 pub mod future;

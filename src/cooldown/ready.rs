@@ -52,6 +52,7 @@ pub(super) enum Sight {
 
 impl Watch {
     /// Whether [`poll`](Self::poll) has anything to do. Takes no lock.
+    #[inline]
     pub(super) fn concerns(&self, gate: &Gate) -> bool {
         gate.maybe_closed() || self.waiting.is_some()
     }
@@ -80,18 +81,24 @@ impl Watch {
     }
 
     /// `poll_ready` is about to return `Ready`.
+    #[inline]
     pub(super) fn deliver(&mut self) {
-        self.waited = self.since.take().and_then(|since| {
+        self.waited = None;
+        if let Some(since) = self.since.take() {
             let now = Instant::now();
-            (!since.is_over(now)).then(|| (now.saturating_duration_since(since.at), since.reason))
-        });
+            self.waited =
+                (!since.is_over(now)).then(|| (now.saturating_duration_since(since.at), since.reason));
+        }
     }
 
     /// When the call that is made now came, as if it had been made as soon as the handle was ready, and what it
     /// waited for since.
+    #[inline]
     pub(super) fn take_arrival(&mut self, now: Instant) -> (Instant, WaitReason) {
-        let waited = self.waited.take().unwrap_or((Duration::ZERO, WaitReason::Normal));
-        (now.checked_sub(waited.0).unwrap_or(now), waited.1)
+        match self.waited.take() {
+            None => (now, WaitReason::Normal),
+            Some((waited, reason)) => (now.checked_sub(waited).unwrap_or(now), reason),
+        }
     }
 }
 

@@ -1,19 +1,20 @@
 use super::{
     NeverReject, Reject, ResponseFuture,
-    attempt::Attempt,
+    anchor::{Anchored, GateRef},
+    attempt::{Attempt, Sending},
     gate::Gate,
     layer::Options,
     ready::{Sight, Watch},
 };
 use crate::{
-    WaitReason,
+    Cost, WaitReason,
     cost::{CostOf, OneRequest},
-    deferred::Inner,
+    deferred::{Deferred, Inner},
     rollout::{Admit, Everyone},
     signal::{Classify, HttpClassifier},
 };
 use std::{
-    fmt,
+    fmt, mem,
     sync::Arc,
     task::{Context, Poll, ready},
 };
@@ -24,14 +25,14 @@ use tower::Service;
 /// [module docs](super).
 pub struct AdaptiveCooldown<S, C = HttpClassifier, R = NeverReject, A = Everyone, W = OneRequest> {
     inner: Inner<S>,
-    gate: Arc<Gate>,
+    gate: Anchored,
     options: Options<C, R, A, W>,
     watch: Watch,
 }
 
 impl<S, C, R, A, W> AdaptiveCooldown<S, C, R, A, W> {
     pub(super) fn new(inner: S, gate: Arc<Gate>, options: Options<C, R, A, W>) -> Self {
-        Self { inner: Inner::new(inner), gate, options, watch: Watch::default() }
+        Self { inner: Inner::new(inner), gate: Anchored::new(gate), options, watch: Watch::default() }
     }
 
     /// The inner service.
@@ -62,10 +63,11 @@ where
     type Error = S::Error;
     type Future = ResponseFuture<S, Req, C, R>;
 
+    #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         // The own gate first: nothing of the inner service is held while the gate is closed.
-        if self.watch.concerns(&self.gate) && self.options.admit.admits_all() {
-            match self.watch.poll(&self.gate, cx) {
+        if self.watch.concerns(self.gate.gate()) && self.options.admit.admits_all() {
+            match self.watch.poll(self.gate.gate(), cx) {
                 Poll::Ready(Sight::Open) => {}
                 Poll::Ready(Sight::Hopeless) => {
                     self.inner.disarm();
@@ -83,19 +85,21 @@ where
         Poll::Ready(Ok(()))
     }
 
+    #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
         let now = Instant::now();
         let arrival = self.watch.take_arrival(now);
-        self.options.call(&mut self.inner, &self.gate, request, arrival, now)
+        self.options.call(&mut self.inner, self.gate.reference(), request, arrival, now)
     }
 }
 
 impl<C, R, A, W> Options<C, R, A, W> {
     /// Books the request at this gate, and sends it if it may leave at once.
+    #[inline(always)]
     pub(super) fn call<S, Req>(
         &self,
         inner: &mut Inner<S>,
-        gate: &Arc<Gate>,
+        gate: GateRef,
         request: Req,
         arrival: (Instant, WaitReason),
         now: Instant,
@@ -107,28 +111,50 @@ impl<C, R, A, W> Options<C, R, A, W> {
         A: Admit<Req>,
         W: CostOf<Req>,
     {
-        let attempt = if self.admit.admits_request(&request) {
-            Attempt::book(gate, arrival, self.cost.cost_of(&request), now)
-        } else {
-            Ok(Attempt::control(gate, now))
+        let cost = self.admit.admits_request(&request).then(|| self.cost.cost_of(&request));
+        let leave = cost.filter(|_| inner.is_ready()).and_then(|cost| gate.book_open((arrival.0, cost), now));
+        let Some(leave) = leave else {
+            return self.call_later(inner, gate, (request, cost), arrival, now);
         };
-        match attempt {
-            Ok(mut attempt) => {
-                let call = inner.call(request, &mut attempt);
-                ResponseFuture::call(attempt, call, self)
-            }
-            Err(rejected) => {
-                inner.disarm();
-                ResponseFuture::rejected(rejected, self)
-            }
-        }
+        let sending = Sending::new(&gate, arrival, leave);
+        let call = inner.send(request);
+        mem::forget(sending);
+        ResponseFuture::new(Attempt::sent(gate, arrival, leave), call, self)
+    }
+
+    /// For calls that do not leave at once, and those outside the rollout.
+    #[inline(never)]
+    fn call_later<S, Req>(
+        &self,
+        inner: &mut Inner<S>,
+        gate: GateRef,
+        (request, cost): (Req, Option<Cost>),
+        arrival: (Instant, WaitReason),
+        now: Instant,
+    ) -> ResponseFuture<S, Req, C, R>
+    where
+        S: Service<Req> + Clone,
+        C: Clone,
+        R: Clone,
+    {
+        let mut attempt = match cost {
+            Some(cost) => Attempt::book(gate, arrival, cost, now),
+            None => Attempt::control(gate, now),
+        };
+        let call = if attempt.is_rejected() {
+            inner.disarm();
+            Deferred::never()
+        } else {
+            inner.call(request, &mut attempt)
+        };
+        ResponseFuture::new(attempt, call, self)
     }
 }
 
 impl<S: Clone, C: Clone, R: Clone, A: Clone, W: Clone> Clone for AdaptiveCooldown<S, C, R, A, W> {
     /// The clone shares the gate. It has no readiness of its own yet.
     fn clone(&self) -> Self {
-        Self::new(self.inner.service.clone(), Arc::clone(&self.gate), self.options.clone())
+        Self::new(self.inner.service.clone(), Arc::clone(self.gate.gate()), self.options.clone())
     }
 }
 
@@ -136,7 +162,7 @@ impl<S: fmt::Debug, C, R, A: fmt::Debug, W> fmt::Debug for AdaptiveCooldown<S, C
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AdaptiveCooldown")
             .field("inner", &self.inner.service)
-            .field("gate", &self.gate)
+            .field("gate", self.gate.gate())
             .field("options", &self.options)
             .finish_non_exhaustive()
     }

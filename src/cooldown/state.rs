@@ -24,15 +24,19 @@ use std::{
 };
 use tokio::time::Instant;
 
+/// With what each call writes at the beginning, in one cache line with the lock.
+#[repr(C)]
 pub(super) struct State {
-    policy: Mirrored,
-    epoch: u64,
-    closed: Option<Closed>,
-    next_ticket: u64,
     last_departure: Option<Instant>,
     in_flight: usize,
+    /// Those of them whose every answer is heard. Where the policy has a bound, it is these.
+    heard: usize,
+    epoch: u64,
     /// There while somebody waits: an idle gate takes little memory, because there may be a million of them.
     crowd: Option<Box<Crowd>>,
+    closed: Option<Closed>,
+    next_ticket: u64,
+    policy: Mirrored,
 }
 
 /// All who wait.
@@ -47,16 +51,29 @@ struct Crowd {
     abandoned: usize,
     /// Service handles that wait in `poll_ready`.
     handles: Handles,
+    /// The longest that one of them waits.
+    max_wait: Option<Duration>,
 }
 
+/// There may be many: what all have in common is in the crowd.
 struct Waiter {
     cost: Cost,
-    /// The latest time at which it is willing to leave.
-    deadline: Option<Instant>,
-    booked: Departure,
+    reason: WaitReason,
+    booked_at: Instant,
     /// What its timer is set to, from its first poll on.
     timer: Option<Instant>,
     waker: Option<Waker>,
+}
+
+impl Waiter {
+    const fn booked(&self) -> Departure {
+        Departure::new(self.booked_at, self.reason)
+    }
+}
+
+/// The latest time at which a call is willing to leave.
+fn deadline(max_wait: Option<Duration>, place: Place) -> Option<Instant> {
+    max_wait.map(|max_wait| later(place.arrived, max_wait))
 }
 
 const NOT_SETTLED: &str = "a call that is not settled stands in the queue until it is cancelled";
@@ -70,6 +87,7 @@ impl State {
             next_ticket: 0,
             last_departure: None,
             in_flight: 0,
+            heard: 0,
             crowd: None,
         }
     }
@@ -117,6 +135,17 @@ impl State {
         self.book_at((place, leave.cost), bounds, now, wakers)
     }
 
+    /// The same where nothing holds the call back; nearly all calls, in good times.
+    #[inline(always)]
+    pub(super) fn book_open(&mut self, (arrived, cost): (Instant, Cost), now: Instant) -> Option<Leave> {
+        let open = self.closed_until(now).is_none() && self.waiting() == 0 && !self.is_full();
+        if open && self.policy.departure(arrived, cost).at <= now {
+            Some(self.depart(cost, WaitReason::Normal, now))
+        } else {
+            None
+        }
+    }
+
     fn book_at(
         &mut self,
         (place, cost): (Place, Cost),
@@ -124,11 +153,10 @@ impl State {
         now: Instant,
         wakers: &mut Wakers,
     ) -> Booking {
-        let open = self.closed_until(now).is_none() && self.waiting() == 0 && !self.is_full();
-        if open && self.policy.departure(place.arrived, cost).at <= now {
-            return Booking::Settled(Ok(self.depart(cost, WaitReason::Normal, now)));
+        if let Some(leave) = self.book_open((place.arrived, cost), now) {
+            return Booking::Settled(Ok(leave));
         }
-        let deadline = bounds.max_wait.map(|max_wait| later(place.arrived, max_wait));
+        let deadline = deadline(bounds.max_wait, place);
         let too_late = |booked: Departure| deadline.is_some_and(|deadline| booked.at > deadline);
         let mut booked = self.estimate(place, cost, now);
         if self.crowd().abandoned > 0 && too_late(booked) {
@@ -146,7 +174,9 @@ impl State {
         if let Some(tail) = &mut crowd.tail {
             tail.depart(last.at, cost);
         }
-        crowd.queue.insert(place, Waiter { cost, deadline, booked, timer: None, waker: None });
+        crowd.max_wait = bounds.max_wait;
+        let Departure { at: booked_at, reason } = booked;
+        crowd.queue.insert(place, Waiter { cost, reason, booked_at, timer: None, waker: None });
         self.release(now, Some(place), wakers);
         match self.take_settled(place) {
             Some(settled) => Booking::Settled(settled),
@@ -163,8 +193,8 @@ impl State {
         if self.is_full() {
             return self.wait_for_an_answer(place, now, cx, wakers);
         }
-        let queue = &mut self.crowd().queue;
-        let head = queue.first_key_value().map(|(_, head)| (head.booked.at, head.timer));
+        let Crowd { queue, max_wait, .. } = self.crowd();
+        let head = queue.first_key_value().map(|(_, head)| (head.booked_at, head.timer));
         let (Some(waiter), Some(head_at), Some((head_booked, head_timer))) =
             (queue.get_mut(&place), head_at, head)
         else {
@@ -172,12 +202,12 @@ impl State {
         };
         let until = if head_timer.is_some_and(|timer| timer >= now) {
             // As far behind the head as it was booked behind it: right also where the head has moved since.
-            later(head_at, waiter.booked.at.saturating_duration_since(head_booked))
+            later(head_at, waiter.booked_at.saturating_duration_since(head_booked))
         } else {
             // The head should have looked by now, and may never do so again: this one minds its time for it.
             head_at
         };
-        if waiter.deadline.is_some_and(|deadline| until > deadline) {
+        if deadline(*max_wait, place).is_some_and(|deadline| until > deadline) {
             // The policy has become slower since the call was booked; or nobody looked for a while, and the
             // bookings are old. Booked anew, it is refused if it has to be.
             wakers.discard(waiter.waker.take());
@@ -197,9 +227,9 @@ impl State {
         cx: &Context<'_>,
         wakers: &mut Wakers,
     ) -> Look {
-        let queue = &mut self.crowd().queue;
+        let Crowd { queue, max_wait, .. } = self.crowd();
+        let deadline = deadline(*max_wait, place);
         let Some(waiter) = queue.get_mut(&place) else { unreachable!("{NOT_SETTLED}") };
-        let deadline = waiter.deadline;
         if deadline.is_some_and(|deadline| deadline <= now) {
             wakers.discard(waiter.waker.take());
             queue.remove(&place);
@@ -234,8 +264,14 @@ impl State {
         Place { arrived, ticket: self.next_ticket }
     }
 
+    /// It is no longer in flight.
+    fn ended(&mut self, quiet: bool) {
+        self.in_flight = self.in_flight.wrapping_sub(1);
+        self.heard -= usize::from(!quiet);
+    }
+
     fn recall(&mut self, leave: Leave) {
-        self.in_flight -= 1;
+        self.ended(leave.quiet);
         self.policy.recall(leave.at, leave.cost);
         if let Some(crowd) = &mut self.crowd {
             // The queue was booked behind it.
@@ -244,9 +280,9 @@ impl State {
     }
 
     /// The answer to a call came in.
-    pub(super) fn answered(&mut self, answer: &mut Answer<'_>, epoch: u64, wakers: &mut Wakers) -> Moved {
-        self.in_flight -= 1;
-        answer.current = epoch == self.epoch;
+    pub(super) fn answered(&mut self, answer: &mut Answer<'_>, leave: Leave, wakers: &mut Wakers) -> Moved {
+        self.ended(leave.quiet);
+        answer.current = leave.epoch == self.epoch;
         let moved = match self.policy.answered(answer) {
             Some(closing) => self.close(closing, answer.current, answer.at, wakers),
             None => Moved::No,
@@ -257,7 +293,7 @@ impl State {
 
     /// A call in flight went away without an answer.
     pub(super) fn abandoned_in_flight(&mut self, leave: Leave, now: Instant, wakers: &mut Wakers) {
-        self.in_flight -= 1;
+        self.ended(leave.quiet);
         self.policy.abandoned(leave.at, leave.cost);
         self.release(now, None, wakers);
     }
@@ -312,6 +348,7 @@ impl State {
     }
 
     /// Until when the gate is closed, if it is.
+    #[inline]
     pub(super) fn closed_until(&mut self, now: Instant) -> Option<Closed> {
         if self.closed.is_some_and(|closed| closed.until <= now) {
             self.closed = None;
@@ -353,6 +390,7 @@ impl State {
         self.last_departure
     }
 
+    /// Also those whose answers have come and were not told here.
     pub(super) fn in_flight(&self) -> usize {
         self.in_flight
     }
@@ -382,17 +420,21 @@ impl State {
     }
 
     /// As many calls are in flight as the policy allows. The next one leaves when one of them has ended.
+    #[inline]
     fn is_full(&self) -> bool {
-        self.policy.max_in_flight().is_some_and(|max| self.in_flight >= max.max(1))
+        self.policy.max_in_flight().is_some_and(|max| self.heard >= max.max(1))
     }
 
+    #[inline]
     fn depart(&mut self, cost: Cost, reason: WaitReason, now: Instant) -> Leave {
         // Callers read the clock before they have the lock, so one of them may be a little behind.
         let at = self.last_departure.map_or(now, |last| last.max(now));
         self.policy.depart(at, cost);
         self.last_departure = Some(at);
+        let quiet = !self.policy.needs_success() && self.policy.max_in_flight().is_none();
         self.in_flight += 1;
-        Leave { epoch: self.epoch, at, cost, reason }
+        self.heard += usize::from(!quiet);
+        Leave { epoch: self.epoch, at, cost, reason, quiet }
     }
 
     /// Releases everyone who is due. Returns when the one who is then at the head may leave; its timer is set
@@ -417,7 +459,7 @@ impl State {
                 }
                 return Some(next.at);
             }
-            let (cost, reason) = match waiter.booked.reason {
+            let (cost, reason) = match waiter.reason {
                 // Nothing but the calls before it, or in flight, held it back.
                 WaitReason::Normal => (waiter.cost, WaitReason::Preflight),
                 reason => (waiter.cost, reason),
@@ -441,7 +483,7 @@ impl State {
     /// `poll_ready`, takes the time of the next one, and they move back.
     fn estimate(&mut self, place: Place, cost: Cost, now: Instant) -> Departure {
         match self.crowd().queue.range(place..).next() {
-            Some((_, next)) => next.booked,
+            Some((_, next)) => next.booked(),
             None => self.book_last((place.arrived, cost), now),
         }
     }
@@ -451,7 +493,7 @@ impl State {
         let closed = self.closed_until(now);
         let crowd = self.crowd.get_or_insert_default();
         let tail = crowd.tail.get_or_insert_with(|| self.policy.clone());
-        let last = crowd.queue.last_key_value().map(|(_, waiter)| waiter.booked);
+        let last = crowd.queue.last_key_value().map(|(_, waiter)| waiter.booked());
         book_on(tail, call, closed, last, now)
     }
 
@@ -469,7 +511,7 @@ impl State {
     fn rebook(&mut self, now: Instant, wakers: &mut Wakers) {
         let closed = self.closed_until(now);
         let Some(crowd) = &mut self.crowd else { return };
-        let Crowd { queue, tail, settled, abandoned, .. } = crowd.as_mut();
+        let Crowd { queue, tail, settled, abandoned, max_wait, .. } = crowd.as_mut();
         *abandoned = 0;
         *tail = None;
         if queue.is_empty() {
@@ -479,14 +521,14 @@ impl State {
         let mut last = None;
         queue.retain(|place, waiter| {
             let booked = book_on(&policy, (place.arrived, waiter.cost), closed, last, now);
-            if waiter.deadline.is_some_and(|deadline| booked.at > deadline) {
+            if deadline(*max_wait, *place).is_some_and(|deadline| booked.at > deadline) {
                 let rejected = Rejected::new(booked.at.saturating_duration_since(now));
                 settled.insert(*place, Err(rejected));
                 wakers.wake(waiter.waker.take());
                 return false;
             }
             policy.depart(booked.at, waiter.cost);
-            waiter.booked = booked;
+            (waiter.booked_at, waiter.reason) = (booked.at, booked.reason);
             last = Some(booked);
             true
         });

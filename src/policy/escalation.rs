@@ -49,6 +49,12 @@ impl Escalation {
         Some(told.unwrap_or(Closing::adaptive(step)))
     }
 
+    /// There is something to start over from. (A refusal that comes in between closes the gate, and what left
+    /// before that clears nothing.)
+    pub(super) const fn needs_success(&self) -> bool {
+        self.refusals != 0
+    }
+
     pub(super) fn reset(&mut self) {
         self.refusals = 0;
     }

@@ -111,6 +111,10 @@ impl Policy for Known {
         }
     }
 
+    fn needs_success(&self) -> bool {
+        self.escalation.needs_success()
+    }
+
     fn answered(&mut self, answer: &Answer<'_>) -> Option<Closing> {
         self.escalation.answered(answer)
     }

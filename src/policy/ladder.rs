@@ -156,6 +156,10 @@ impl Policy for Ladder {
         self.escalation.answered(answer)
     }
 
+    fn needs_success(&self) -> bool {
+        self.escalation.needs_success()
+    }
+
     fn reset(&mut self) {
         self.last_refusal = None;
         self.escalation.reset();

@@ -28,7 +28,8 @@
 //! ```
 //!
 //! Records are written by a drop guard, so a call that its caller gave up is counted too. Memory is fixed:
-//! counters and histograms, about 30 KiB, however many calls there are.
+//! counters and histograms, about 30 KiB, and another 2.3 KiB for each processor, so that threads do not have to
+//! take turns; however many calls there are.
 
 mod coalesced;
 mod histogram;
@@ -146,6 +147,7 @@ impl CallRecord {
     }
 
     /// A record of an attempt that came at `arrived` and waited for `reason` until it was sent, if it was.
+    #[inline]
     pub(crate) fn timed(
         outcome: Outcome,
         arrived: Instant,
@@ -154,11 +156,14 @@ impl CallRecord {
         reason: WaitReason,
     ) -> Self {
         let mut record = Self::new(outcome, finished);
+        let mut let_go = arrived;
         // Where no layer made it wait, the inner service did, by not being ready: that is its own time.
-        let let_go = if reason == WaitReason::Normal { arrived } else { sent.unwrap_or(finished) };
-        record.waited = let_go.saturating_duration_since(arrived);
-        if !record.waited.is_zero() {
-            record.wait_reason = reason;
+        if reason != WaitReason::Normal {
+            let_go = sent.unwrap_or(finished);
+            record.waited = let_go.saturating_duration_since(arrived);
+            if !record.waited.is_zero() {
+                record.wait_reason = reason;
+            }
         }
         record.service = sent.map(|_| finished.saturating_duration_since(let_go)).unwrap_or_default();
         record

@@ -4,7 +4,11 @@ use super::{
     coalesced::CoalesceBook,
     histogram::{Distribution, Histogram},
 };
-use crate::{WaitReason, coalesce::Trigger};
+use crate::{
+    WaitReason,
+    coalesce::Trigger,
+    lanes::{Lane, Lanes},
+};
 use std::{
     fmt,
     sync::{
@@ -39,12 +43,19 @@ struct Book {
 
 type Observer = Box<dyn Fn(&CallRecord) + Send + Sync>;
 
-/// Calls that did not wait are in one histogram only: their response time is their service time.
 struct ArmBook {
+    straight: Lanes<Straight>,
+    /// Of the calls that waited or have no answer.
     outcomes: [AtomicU64; Outcome::COUNT],
-    straight: Histogram,
     waited_service: Histogram,
     waited_response: Histogram,
+}
+
+/// Calls that were answered and did not wait: nearly all, in good times. They are in one histogram only, because
+/// their response time is their service time.
+struct Straight {
+    outcomes: [AtomicU64; Outcome::COUNT],
+    times: Histogram,
 }
 
 struct CallBook {
@@ -72,17 +83,24 @@ fn add_one(counter: &AtomicU64) {
 }
 
 impl ArmBook {
-    fn new() -> Self {
+    fn new(straight: Lanes<Straight>) -> Self {
         Self {
+            straight,
             outcomes: zeros(),
-            straight: Histogram::new(),
             waited_service: Histogram::new(),
             waited_response: Histogram::new(),
         }
     }
 
     fn attempts(&self) -> Attempts {
-        let count = |outcome: Outcome| self.outcomes[outcome as usize].load(Relaxed);
+        let count = |outcome: Outcome| {
+            let straight = self.straight.iter().map(|straight| &straight.outcomes);
+            straight.chain([&self.outcomes]).map(|outcomes| outcomes[outcome as usize].load(Relaxed)).sum()
+        };
+        let times = |waited| {
+            let straight = self.straight.iter().map(|straight| &straight.times);
+            Distribution::of(straight.chain([waited])).times()
+        };
         Attempts {
             accepted: count(Outcome::Accepted),
             throttled: count(Outcome::Throttled),
@@ -92,9 +110,15 @@ impl ArmBook {
             exhausted: count(Outcome::Exhausted),
             rejected: count(Outcome::Rejected),
             cancelled: count(Outcome::Cancelled),
-            response: Distribution::of([&self.straight, &self.waited_response]).times(),
-            service: Distribution::of([&self.straight, &self.waited_service]).times(),
+            response: times(&self.waited_response),
+            service: times(&self.waited_service),
         }
+    }
+}
+
+impl Straight {
+    fn new() -> Self {
+        Self { outcomes: zeros(), times: Histogram::new() }
     }
 }
 
@@ -113,7 +137,7 @@ impl Statistics {
 
     fn build(observer: Option<Observer>) -> Self {
         let book = Book {
-            arms: [ArmBook::new(), ArmBook::new()],
+            arms: [ArmBook::new(Lanes::new(Straight::new)), ArmBook::new(Lanes::shared(Straight::new))],
             waits: [const { Histogram::new() }; WaitReason::ALL.len()],
             batched: Histogram::new(),
             coalesced: CoalesceBook::new(),
@@ -140,25 +164,35 @@ impl Statistics {
     }
 
     /// Counts one attempt.
+    #[inline]
     pub fn record(&self, record: &CallRecord) {
-        let arm = &self.book.arms[record.arm as usize];
-        add_one(&arm.outcomes[record.outcome as usize]);
         // A cancelled call has no response time, and a rejected one was never sent.
-        if !matches!(record.outcome, Outcome::Cancelled | Outcome::Rejected) {
-            if record.waited.is_zero() {
-                arm.straight.record(record.service);
-            } else {
-                arm.waited_service.record(record.service);
-                arm.waited_response.record(record.waited.saturating_add(record.service));
-            }
+        let answered = !matches!(record.outcome, Outcome::Cancelled | Outcome::Rejected);
+        if answered && record.waited.is_zero() {
+            let lane = if record.arm == Arm::Treated { Lane::of_this_thread() } else { Lane::SHARED };
+            let straight = self.book.arms[record.arm as usize].straight.get(lane);
+            lane.add(&straight.outcomes[record.outcome as usize], 1);
+            straight.times.record_in(lane, record.service);
+        } else {
+            self.record_other(record, answered);
         }
-        self.record_wait(record.wait_reason, record.waited);
         if record.arm == Arm::Treated {
             self.count_consecutive(record.outcome);
         }
         if let Some(observer) = &self.book.observer {
             observer(record);
         }
+    }
+
+    #[cold]
+    fn record_other(&self, record: &CallRecord, answered: bool) {
+        let arm = &self.book.arms[record.arm as usize];
+        add_one(&arm.outcomes[record.outcome as usize]);
+        if answered {
+            arm.waited_service.record(record.service);
+            arm.waited_response.record(record.waited.saturating_add(record.service));
+        }
+        self.record_wait(record.wait_reason, record.waited);
     }
 
     /// Counts the time that a call waited.
@@ -183,6 +217,7 @@ impl Statistics {
         self.book.coalesced.record_call();
     }
 
+    #[inline]
     fn count_consecutive(&self, outcome: Outcome) {
         match outcome {
             Outcome::Accepted if self.book.consecutive_429s.load(Relaxed) != 0 => {
@@ -255,8 +290,9 @@ impl Statistics {
 
     fn waits(&self, reason: WaitReason) -> Times {
         if reason == WaitReason::Normal {
-            let straight = &self.book.arms[Arm::Treated as usize].straight;
-            return Times { count: Distribution::of([straight]).times().count, ..Times::default() };
+            let straight = self.book.arms[Arm::Treated as usize].straight.iter();
+            let count = Distribution::of(straight.map(|straight| &straight.times)).times().count;
+            return Times { count, ..Times::default() };
         }
         Distribution::of([&self.book.waits[reason as usize]]).times()
     }

@@ -1,7 +1,7 @@
 use super::{KeyOf, gates::Gates};
 use crate::{
     WaitReason,
-    cooldown::{NeverReject, Reject, ResponseFuture, layer::Options},
+    cooldown::{NeverReject, Reject, ResponseFuture, anchor::GateRef, layer::Options},
     cost::{CostOf, OneRequest},
     deferred::Inner,
     rollout::{Admit, Everyone},
@@ -65,7 +65,7 @@ where
     fn call(&mut self, request: Req) -> Self::Future {
         let now = Instant::now();
         let gate = self.gates.of_request(&self.by, &request, now);
-        self.options.call(&mut self.inner, &gate, request, (now, WaitReason::Normal), now)
+        self.options.call(&mut self.inner, GateRef::Direct(gate), request, (now, WaitReason::Normal), now)
     }
 }
 

@@ -104,6 +104,8 @@ struct World {
     cap: Option<usize>,
     waiting: BTreeMap<Place, Caller>,
     in_flight: Vec<(Place, Leave)>,
+    /// Answers that the state was not told of.
+    untold: usize,
     departures: Vec<Instant>,
 }
 
@@ -140,6 +142,7 @@ impl World {
             cap,
             waiting: BTreeMap::new(),
             in_flight: Vec::new(),
+            untold: 0,
             departures: Vec::new(),
         }
     }
@@ -260,7 +263,16 @@ impl World {
         }
         let (epoch_before, now) = (self.state.epoch(), self.now);
         let mut answer = Answer::new(&signal, leave.at, now);
-        self.with(|state, _, wakers| state.answered(&mut answer, leave.epoch, wakers));
+        if leave.quiet && signal == Signal::new(Verdict::Accepted) {
+            // The gate does not tell the state. It would not matter if it did.
+            let (mut told, before) = (self.state.policy.clone(), format!("{:?}", self.state.policy));
+            answer.current = leave.epoch == epoch_before;
+            assert_eq!(told.answered(&answer), None, "seed {}", self.seed);
+            assert_eq!(format!("{told:?}"), before, "seed {}", self.seed);
+            self.untold += 1;
+            return;
+        }
+        self.with(|state, _, wakers| state.answered(&mut answer, leave, wakers));
         let pushed_back = leave.epoch == epoch_before && verdict.is_pushback();
         assert_eq!(self.state.epoch(), epoch_before + u64::from(pushed_back), "seed {}", self.seed);
     }
@@ -336,7 +348,7 @@ impl World {
         }
         let closed = self.state.closed_until(self.now);
         let Some(crowd) = &self.state.crowd else {
-            assert_eq!(self.state.in_flight, self.in_flight.len(), "seed {}", self.seed);
+            assert_eq!(self.state.in_flight, self.in_flight.len() + self.untold, "seed {}", self.seed);
             assert!(self.waiting.is_empty(), "seed {}", self.seed);
             return;
         };
@@ -344,18 +356,18 @@ impl World {
         assert!(crowd.queue.keys().all(known), "seed {}", self.seed);
         assert!(crowd.settled.keys().all(known), "seed {}", self.seed);
         let unheard = crowd.settled.values().filter(|settled| settled.is_ok()).count();
-        assert_eq!(self.state.in_flight, self.in_flight.len() + unheard, "seed {}", self.seed);
+        assert_eq!(self.state.in_flight, self.in_flight.len() + self.untold + unheard, "seed {}", self.seed);
         assert_eq!(crowd.tail.is_some(), !crowd.queue.is_empty(), "seed {}", self.seed);
-        for waiter in crowd.queue.values() {
-            let booked = waiter.booked.at;
+        for (place, waiter) in &crowd.queue {
+            let booked = waiter.booked_at;
             assert!(closed.is_none_or(|closed| booked >= closed.until), "seed {}: booked in vain", self.seed);
             assert!(
-                waiter.deadline.is_none_or(|deadline| booked <= deadline),
+                deadline(crowd.max_wait, *place).is_none_or(|deadline| booked <= deadline),
                 "seed {}: not refused",
                 self.seed
             );
         }
-        let booked: Vec<_> = crowd.queue.values().map(|waiter| waiter.booked.at).collect();
+        let booked: Vec<_> = crowd.queue.values().map(|waiter| waiter.booked_at).collect();
         assert!(booked.is_sorted(), "seed {}: booked out of order", self.seed);
     }
 
@@ -384,7 +396,7 @@ impl World {
         }
         self.check();
         assert!(self.state.crowd.is_none(), "seed {}: a crowd of nobody", self.seed);
-        assert_eq!(self.state.in_flight, 0);
+        assert_eq!((self.state.in_flight, self.state.heard), (self.untold, 0));
     }
 }
 

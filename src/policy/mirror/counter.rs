@@ -165,7 +165,17 @@ impl Counter {
             span: None,
             refills: false,
             rolled: None,
-            inflow: Inflow { samples: [0.0; 3], len: 0, from: departed, left, taken: 0.0, calls: 0, full_in: 0.0, told: 0.0, agrees: false },
+            inflow: Inflow {
+                samples: [0.0; 3],
+                len: 0,
+                from: departed,
+                left,
+                taken: 0.0,
+                calls: 0,
+                full_in: 0.0,
+                told: 0.0,
+                agrees: false,
+            },
             late: 0.0,
             typical: 1.0,
             reserve: 0.0,
@@ -238,7 +248,8 @@ impl Counter {
         let rate = self.inflow.rate();
         let mut free = self.since;
         if missing > 0.0 {
-            let refilled = (rate > 0.0).then(|| later(self.since, seconds((missing + self.typical) / rate + self.late)));
+            let refilled =
+                (rate > 0.0).then(|| later(self.since, seconds((missing + self.typical) / rate + self.late)));
             free = refilled.map_or(self.probe, |refilled| refilled.min(self.probe));
         }
         self.slot.map_or(free, |slot| free.max(slot))
@@ -329,7 +340,8 @@ impl Counter {
         self.pending = flight.since(self.since, self.unit);
         let pending = flight.since(departed, self.unit);
         let rate = self.inflow.rate().max(0.0);
-        let heard_of = |left: f64, since: Instant| left + rate * at.saturating_duration_since(since).as_secs_f64();
+        let heard_of =
+            |left: f64, since: Instant| left + rate * at.saturating_duration_since(since).as_secs_f64();
         let is_later = departed >= self.heard;
         let is_lower = heard_of(left, departed) - pending < heard_of(self.left, self.since) - self.pending;
         if !is_later && !is_lower {
@@ -346,7 +358,7 @@ impl Counter {
                 self.window = self.window.or(next);
             }
         }
-        if let Some(rolled) = self.rolled.filter(|rolled| departed >= *rolled) {
+        if self.rolled.is_some_and(|rolled| departed >= rolled) {
             // The first answer from the time after it.
             self.rolled = None;
             self.refills = left + pending + amount > self.limit / 2.0;

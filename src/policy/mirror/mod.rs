@@ -40,9 +40,19 @@ impl Mirrored {
         }
     }
 
+    #[inline]
     pub(crate) fn depart(&mut self, at: Instant, cost: Cost) {
+        // Of a call that nobody has to hear of again, the mirror would not hear that it has ended.
+        if self.needs_success() {
+            self.mirror.depart(at, cost);
+        }
         self.policy.depart(at, cost);
-        self.mirror.depart(at, cost);
+    }
+
+    /// Whether anybody has to hear that a call which leaves now was accepted, if the answer tells of no counters.
+    #[inline]
+    pub(crate) fn needs_success(&self) -> bool {
+        self.mirror.told.is_some() || self.policy.needs_success()
     }
 
     pub(crate) fn recall(&mut self, at: Instant, cost: Cost) {
@@ -84,7 +94,6 @@ impl Clone for Mirrored {
 /// What the server told of its counters.
 #[derive(Clone, Debug, Default)]
 struct Mirror {
-    in_flight: usize,
     told: Option<Box<Told>>,
 }
 
@@ -112,13 +121,13 @@ impl Mirror {
     /// Whether the counters can be relied on.
     fn is_sure(&self) -> bool {
         self.told.as_ref().is_some_and(|told| {
-            let requests = |counter: &Counter| counter.unit() == Unit::Requests && !counter.is_fleeting(told.latency);
+            let requests =
+                |counter: &Counter| counter.unit() == Unit::Requests && !counter.is_fleeting(told.latency);
             told.doubt < 8.0 && told.counters.iter().any(requests)
         })
     }
 
     fn depart(&mut self, at: Instant, cost: Cost) {
-        self.in_flight += 1;
         if let Some(told) = &mut self.told {
             told.flight.depart(at, cost, grain(told.latency));
             for counter in &mut told.counters {
@@ -128,7 +137,6 @@ impl Mirror {
     }
 
     fn recall(&mut self, at: Instant, cost: Cost) {
-        self.in_flight = self.in_flight.saturating_sub(1);
         if let Some(told) = &mut self.told {
             told.flight.end(at, cost);
             told.counters.iter_mut().for_each(|counter| counter.recall(cost));
@@ -136,7 +144,6 @@ impl Mirror {
     }
 
     fn abandoned(&mut self, departed: Instant, cost: Cost) {
-        self.in_flight = self.in_flight.saturating_sub(1);
         if let Some(told) = &mut self.told {
             told.flight.end(departed, cost);
             for counter in &mut told.counters {
@@ -149,16 +156,13 @@ impl Mirror {
     fn settle(&mut self, _departed: Instant, _booked: Cost, _used: Cost) {}
 
     fn answered(&mut self, answer: &Answer<'_>) {
-        self.in_flight = self.in_flight.saturating_sub(1);
         let readings = &answer.signal.hints.readings;
         if self.told.is_none() {
             if readings.as_slice().iter().all(|reading| reading.remaining.is_none()) {
                 return;
             }
-            let mut flight = Flight::default();
-            for _ in 0..self.in_flight {
-                flight.depart(answer.departed, Cost::one(), Duration::ZERO);
-            }
+            // Calls that are in flight already are not counted: it is not heard how all of them end.
+            let flight = Flight::default();
             self.told = Some(Box::new(Told { counters: Vec::new(), flight, latency: 0.0, doubt: 0.0 }));
         }
         if let Some(told) = &mut self.told {

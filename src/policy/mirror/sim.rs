@@ -60,7 +60,9 @@ impl Style {
         let date = Duration::from_secs(since_1970.as_secs());
         let full = told.full_in;
         match self {
-            Self::OpenAi | Self::Discord => reading.reset = full.map(|full| Duration::from_millis(full.as_millis() as u64)),
+            Self::OpenAi | Self::Discord => {
+                reading.reset = full.map(|full| Duration::from_millis(full.as_millis() as u64))
+            }
             Self::Anthropic | Self::GitHub => reading.reset = full.map(|full| up(since_1970 + full) - date),
             Self::RateLimit => {
                 reading.window = told.window.map(up);
@@ -117,7 +119,13 @@ struct Process {
     look: Option<Instant>,
 }
 
-fn run(world: &World, policy: &dyn Fn() -> Box<dyn Policy>, callers: usize, latency: (f64, f64), seed: u64) -> Outcome {
+fn run(
+    world: &World,
+    policy: &dyn Fn() -> Box<dyn Policy>,
+    callers: usize,
+    latency: (f64, f64),
+    seed: u64,
+) -> Outcome {
     let start = Instant::now();
     let mut random = fastrand::Rng::with_seed(seed);
     let mut limiter = world.limiter.clone();
@@ -171,7 +179,14 @@ fn run(world: &World, policy: &dyn Fn() -> Box<dyn Policy>, callers: usize, late
                 if std::env::var_os("TRACE").is_some() {
                     let told = limiter.readings();
                     let mirror = &processes[calls[call].process].policy.mirror;
-                    eprintln!("{at:?} {} left {:?} more {:?} full {:?} {:?}", if decision.granted { "ok" } else { "REFUSED" }, told[0].remaining, told[0].more_in, told[0].full_in, mirror.told.as_ref().map(|t| &t.counters[0]));
+                    eprintln!(
+                        "{at:?} {} left {:?} more {:?} full {:?} {:?}",
+                        if decision.granted { "ok" } else { "REFUSED" },
+                        told[0].remaining,
+                        told[0].more_in,
+                        told[0].full_in,
+                        mirror.told.as_ref().map(|t| &t.counters[0])
+                    );
                 }
                 let verdict = if decision.granted { Verdict::Accepted } else { Verdict::Throttled };
                 let mut signal = Signal::new(verdict);
@@ -180,7 +195,8 @@ fn run(world: &World, policy: &dyn Fn() -> Box<dyn Policy>, callers: usize, late
                     signal = signal.reading(world.style.reading(&told, since_1970));
                 }
                 if let Some(wait) = decision.retry_after {
-                    signal = signal.retry_after(Duration::from_secs(wait.as_nanos().div_ceil(1_000_000_000) as u64));
+                    signal = signal
+                        .retry_after(Duration::from_secs(wait.as_nanos().div_ceil(1_000_000_000) as u64));
                 }
                 calls[call].signal = signal;
                 push(&mut events, at + one_way(&mut random), Event::Back { call });
@@ -228,7 +244,13 @@ fn run(world: &World, policy: &dyn Fn() -> Box<dyn Policy>, callers: usize, late
                 burst = burst.max(in_ms);
             }
             let call = calls.len();
-            calls.push(Call { process, departed: now, cost, epoch: own.epoch, signal: Signal::new(Verdict::Failed) });
+            calls.push(Call {
+                process,
+                departed: now,
+                cost,
+                epoch: own.epoch,
+                signal: Signal::new(Verdict::Failed),
+            });
             push(&mut events, at + one_way(&mut random), Event::Arrive { call });
         }
     }
@@ -297,9 +319,19 @@ fn worlds() -> Vec<World> {
         world("swc 300/60 delta", Limit::sliding_counter(300, MINUTE).unwrap().phase(PHASE), Headers, 40),
         world("drop 300->120", fixed(300, MINUTE).then(MINUTE * 20, fixed(120, MINUTE)), RateLimit, 40),
         world("drop 10->4 d20", bucket(10, SECOND, 20).then(MINUTE * 10, bucket(4, SECOND, 20)), OpenAi, 20),
-        world("drop 10->4 ietf", bucket(10, SECOND, 20).then(MINUTE * 10, bucket(4, SECOND, 20)), RateLimit, 20),
+        world(
+            "drop 10->4 ietf",
+            bucket(10, SECOND, 20).then(MINUTE * 10, bucket(4, SECOND, 20)),
+            RateLimit,
+            20,
+        ),
         world("rise 5->15 d20", bucket(5, SECOND, 20).then(MINUTE * 10, bucket(15, SECOND, 20)), OpenAi, 20),
-        world("rise 5->15 ietf", bucket(5, SECOND, 20).then(MINUTE * 10, bucket(15, SECOND, 20)), RateLimit, 20),
+        world(
+            "rise 5->15 ietf",
+            bucket(5, SECOND, 20).then(MINUTE * 10, bucket(15, SECOND, 20)),
+            RateLimit,
+            20,
+        ),
     ];
     let tokens = worlds.iter_mut().find(|world| world.name == "openai-tokens").unwrap();
     tokens.limiter = Limiter::new([bucket(500, MINUTE, 500), bucket(100_000, MINUTE, 100_000).tokens()]);
@@ -337,13 +369,29 @@ fn table() {
     let policy = move || -> Box<dyn Policy> {
         if learned { Learned::new().boxed_clone() } else { Free { trusts: false }.boxed_clone() }
     };
-    let latencies: &[(f64, f64)] = if std::env::var_os("SHORT").is_some() { &[(0.1, 0.03)] } else if std::env::var_os("MID").is_some() { &[(0.8, 0.2)] } else if std::env::var_os("LONG").is_some() { &[(10.0, 5.0)] } else { &[(0.8, 0.2), (0.1, 0.03)] };
+    let latencies: &[(f64, f64)] = if std::env::var_os("SHORT").is_some() {
+        &[(0.1, 0.03)]
+    } else if std::env::var_os("MID").is_some() {
+        &[(0.8, 0.2)]
+    } else if std::env::var_os("LONG").is_some() {
+        &[(10.0, 5.0)]
+    } else {
+        &[(0.8, 0.2), (0.1, 0.03)]
+    };
     println!("{:22} {:>24}", "", "goodput/refused (warm) burst, stall");
     for world in worlds().iter().filter(|world| world.name.contains(&filter)) {
         print!("{:22}", world.name);
         for latency in latencies {
-            for callers in [8, 32, 128].into_iter().filter(|n| std::env::var("CALLERS").map_or(true, |c| c == n.to_string())) {
-                let seeds = if filter.is_empty() { 1..3 } else { let s: u64 = std::env::var("SEED").map_or(1, |s| s.parse().unwrap()); s..s + 1 };
+            for callers in [8, 32, 128]
+                .into_iter()
+                .filter(|n| std::env::var("CALLERS").map_or(true, |c| c == n.to_string()))
+            {
+                let seeds = if filter.is_empty() {
+                    1..3
+                } else {
+                    let s: u64 = std::env::var("SEED").map_or(1, |s| s.parse().unwrap());
+                    s..s + 1
+                };
                 let n = seeds.clone().count() as f64;
                 let mut sum = Outcome::default();
                 for seed in seeds {
