@@ -92,6 +92,7 @@
 //! |---|---|---|
 //! | `keyed` | no | [a gate per key](cooldown) (`cooldown::keyed`) |
 //! | `body` | no | `BodyHintsLayer`: limits that a service tells in the body of its answer |
+//! | `reqwest` | no | `reqwest::Response` is read like other responses |
 //! | `serde` | no | `Serialize` for snapshots and records |
 //! | `testing` | no | `testing`: simulated upstreams with a quota, for your tests |
 //! | `http-coalesce` | no | [`CoalesceLayer`] for HTTP requests, with a codec |

@@ -11,6 +11,8 @@ mod ietf;
 mod junk;
 #[path = "signals/other_vendors.rs"]
 mod other_vendors;
+#[path = "signals/own_rules.rs"]
+mod own_rules;
 #[path = "signals/rules.rs"]
 mod rules;
 
@@ -68,17 +70,19 @@ fn told(signal: &Signal) -> Vec<(Unit, Numbers)> {
     signal.hints.readings.into_iter().map(|reading| (reading.unit, numbers(reading))).collect()
 }
 
-/// What is made of an answer with these fields, given as they stand on the wire: `name: value`, a line each.
+/// What is made of an answer with these fields.
 fn answer(status: u16, fields: &str) -> Signal {
+    HttpClassifier::new().classify(Ok::<_, &Infallible>(&response(status, fields)))
+}
+
+/// An answer with these fields, given as they stand on the wire: `name: value`, a line each.
+fn response(status: u16, fields: &str) -> Response<()> {
     let mut response = Response::builder().status(status).body(()).unwrap();
-    *response.headers_mut() = fields
-        .lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty())
-        .map(|line| {
-            let (name, value) = line.split_once(':').expect("a colon");
-            (name.parse::<HeaderName>().unwrap(), HeaderValue::from_str(value.trim()).unwrap())
-        })
-        .collect::<HeaderMap>();
-    HttpClassifier::new().classify(Ok::<_, &Infallible>(&response))
+    let lines = fields.lines().map(str::trim).filter(|line| !line.is_empty());
+    let fields = lines.map(|line| {
+        let (name, value) = line.split_once(':').expect("a colon");
+        (name.parse::<HeaderName>().unwrap(), HeaderValue::from_str(value.trim()).unwrap())
+    });
+    *response.headers_mut() = fields.collect::<HeaderMap>();
+    response
 }

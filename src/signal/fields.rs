@@ -8,7 +8,7 @@ use super::{
     grpc::Grpc,
     ietf::Ietf,
     number::Decimal,
-    packed::{self, Riot},
+    packed::{self, Opik, Riot},
 };
 use http::{HeaderMap, header::AGE};
 use std::time::Duration;
@@ -33,6 +33,7 @@ pub(super) struct Fields<'a> {
     shopify: Option<&'a str>,
     basecamp: Option<&'a str>,
     riot: Riot<'a>,
+    opik: Opik<'a>,
 }
 
 impl<'a> Fields<'a> {
@@ -59,7 +60,7 @@ impl<'a> Fields<'a> {
                 self.retry_after_ms = self.retry_after_ms.or(Decimal::parse(value).map(Decimal::millis));
             }
             "x-should-retry" | "stripe-should-retry" => {
-                self.should_retry = value.parse().ok().or(self.should_retry)
+                self.should_retry = value.parse().ok().or(self.should_retry);
             }
             "stripe-rate-limited-reason" | "ratelimit-reason" => self.reason = value,
             "x-amzn-errortype" => self.aws_error = value,
@@ -91,6 +92,9 @@ impl<'a> Fields<'a> {
                 return self.counters.take(scope, name, value);
             }
         }
+        if let Some(name) = name.strip_prefix("opik-") {
+            return self.opik.take(name, value);
+        }
         self.riot.take(name.strip_prefix("x-").unwrap_or(name), value);
     }
 
@@ -110,6 +114,7 @@ impl<'a> Fields<'a> {
         self.ietf.read(policies.as_ref(), collect);
         self.counters.read(policies.as_ref(), clock, collect);
         self.riot.read(collect);
+        self.opik.read(collect);
         if let Some(text) = self.shopify {
             packed::shopify(text, collect);
         }
@@ -148,6 +153,7 @@ fn is_of_interest(name: &str) -> bool {
         Some(b'a') => begins("anthropic-ratelimit-") || begins("app-rate-limit"),
         Some(b'g') => begins("grpc-"),
         Some(b's') => begins("stripe-"),
+        Some(b'o') => begins("opik-"),
         Some(b'm') => begins("method-rate-limit"),
         _ => false,
     }

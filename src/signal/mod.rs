@@ -16,8 +16,8 @@
 //! | other 4xx | [`Refused`](Verdict::Refused) |
 //! | a [`Rejected`] made by this crate, as a response or as an error | [`Rejected`](Verdict::Rejected) |
 //!
-//! A 403 is throttled where something says that it is a limit, and a gRPC answer of trailers alone is judged by its
-//! status: RESOURCE_EXHAUSTED is throttled, UNAVAILABLE overloaded.
+//! A 403 is throttled where something says that it is a limit, any other refusal where AWS or Envoy say so, and a gRPC
+//! answer of trailers alone is judged by its status: RESOURCE_EXHAUSTED is throttled, UNAVAILABLE overloaded.
 //!
 //! # What is read
 //!
@@ -43,21 +43,25 @@
 //!
 //! # Your own rules
 //!
-//! A rule comes before the table. Here GitHub's 403 with an exhausted quota counts as throttled, and everything
-//! else is judged as usual:
+//! A rule comes before the table, and says what happened; what the server advises is read as usual, unless the rule says
+//! that as well. Here a status and a field that only this service sends count as throttled, and everything else is
+//! judged as usual:
 //!
 //! ```
-//! use http::{Response, StatusCode};
+//! use http::Response;
 //! use tower_cooldown::{
 //!     AdaptiveCooldownLayer,
 //!     signal::{HttpClassifier, Signal, Verdict},
 //! };
 //!
-//! let classifier = HttpClassifier::new().with(|result: Result<&Response<String>, &std::io::Error>| {
-//!     let response = result.ok().filter(|response| response.status() == StatusCode::FORBIDDEN)?;
-//!     let left = response.headers().get("x-ratelimit-remaining")?;
-//!     (left == "0").then(|| Signal::new(Verdict::Throttled))
-//! });
+//! let classifier = HttpClassifier::new()
+//!     .with(|result: Result<&Response<String>, &std::io::Error>| {
+//!         (result.ok()?.status().as_u16() == 430).then(|| Signal::new(Verdict::Throttled))
+//!     })
+//!     .with(|result: Result<&Response<String>, &std::io::Error>| {
+//!         let is_busy = result.ok()?.headers().contains_key("x-too-busy");
+//!         is_busy.then(|| Signal::new(Verdict::Overloaded))
+//!     });
 //! let layer = AdaptiveCooldownLayer::new().classify(classifier);
 //! # let _ = layer;
 //! ```

@@ -4,7 +4,7 @@ use super::{
     Reading, Unit,
     clock::Clock,
     collect::Collect,
-    number::{Decimal, count, window},
+    number::{Decimal, LONGEST, count, window},
     policy_key::key,
 };
 use std::time::Duration;
@@ -41,6 +41,31 @@ pub(super) fn basecamp(text: &str, clock: &Clock<'_>, collect: &mut Collect) {
     reading.reset = value("\"until\"").and_then(|until| clock.wait(until));
     reading.window = value("\"period\"").and_then(seconds);
     collect.push(reading);
+}
+
+/// Opik: `Opik-Get-Spans-Remaining-Limit: 0` and `Opik-Get-Spans-Remaining-Limit-TTL-Millis: 53907`.
+#[derive(Debug, Default)]
+pub(super) struct Opik<'a> {
+    name: &'a str,
+    remaining: Option<u64>,
+    reset: Option<Duration>,
+}
+
+impl<'a> Opik<'a> {
+    /// Takes the field whose name begins with `Opik-`.
+    pub(super) fn take(&mut self, name: &'a str, value: &str) {
+        if let Some(name) = name.strip_suffix("-remaining-limit") {
+            (self.name, self.remaining) = (name, count(value));
+        } else if name.ends_with("-remaining-limit-ttl-millis") {
+            self.reset = Decimal::parse(value).map(|ttl| ttl.millis().min(LONGEST));
+        }
+    }
+
+    pub(super) fn read(&self, collect: &mut Collect) {
+        let mut reading = Reading::new(Unit::Requests);
+        (reading.policy, reading.remaining, reading.reset) = (key(&[self.name]), self.remaining, self.reset);
+        collect.push(reading);
+    }
 }
 
 /// Riot: `X-App-Rate-Limit: 20:1,100:120` and `X-App-Rate-Limit-Count: 1:1,1:120`: calls and seconds, for the key

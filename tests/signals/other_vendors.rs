@@ -122,6 +122,35 @@ fn high_level_tells_the_day_and_an_interval() {
 }
 
 #[test]
+fn opik_tells_the_reset_in_milliseconds_from_now() {
+    let signal = answer(
+        429,
+        "ratelimit-reset: 53
+         opik-get-spans-limit: get-spans
+         opik-get-spans-remaining-limit: 0
+         opik-get-spans-remaining-limit-ttl-millis: 53907",
+    );
+    assert_eq!(told(&signal), [(Unit::Requests, (None, Some(0), Some(ms(53_907)), None))]);
+    assert_eq!(signal.hints.retry_after, Some(ms(53_907)));
+    let key = |name| one_reading(&answer(200, &format!("opik-{name}-remaining-limit: 5"))).policy;
+    assert_ne!(key("get-spans"), key("get-traces"));
+}
+
+#[test]
+fn jira_that_lets_nobody_in_is_not_waited_for() {
+    let signal = answer(
+        429,
+        "X-RateLimit-Limit: 0
+         X-RateLimit-Remaining: 0
+         X-RateLimit-FillRate: 0
+         Retry-After: 9223372036854775807",
+    );
+    assert_eq!((signal.verdict, signal.hints.retry_after), (Verdict::Exhausted, Some(secs(600))));
+    assert_eq!(signal.hints.exhausted_for, Some(secs(366 * 86_400)));
+    assert!(signal.hints.readings.is_empty());
+}
+
+#[test]
 fn jira_data_center_gives_back_a_part_of_the_limit_per_interval() {
     let signal = answer(
         200,

@@ -87,7 +87,6 @@ struct World {
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Outcome {
-    goodput: f64,
     refused: f64,
     goodput_warm: f64,
     refused_warm: f64,
@@ -264,7 +263,6 @@ fn run(
     };
     let capacity = |from| seconds(from).map(|at| world.limiter.sustained_rate(at, mean)).sum::<f64>();
     Outcome {
-        goodput: counts.granted as f64 / capacity(Duration::ZERO),
         refused: counts.refused_share(),
         goodput_warm: warm.granted as f64 / capacity(quarter),
         refused_warm: warm.refused_share(),
