@@ -15,6 +15,9 @@ mod other_vendors;
 mod own_rules;
 #[path = "signals/rules.rs"]
 mod rules;
+#[cfg(feature = "testing")]
+#[path = "signals/told.rs"]
+mod told;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Response};
 use std::{convert::Infallible, time::Duration};

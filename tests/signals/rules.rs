@@ -103,6 +103,25 @@ fn rule_4_numbers_that_make_no_sense_say_nothing() {
 }
 
 #[test]
+fn rule_5_a_second_from_a_fast_bucket_is_obeyed_and_not_made_up_for_in_a_burst() {
+    use tokio::time::Instant;
+    use tower_cooldown::{
+        Cost,
+        policy::{Answer, Closing, Learned, Policy, Quota},
+    };
+    let refused = read(429, &[("retry-after", "1")]);
+    let mut policy = Learned::new().seed(Quota::new(20, secs(1)).unwrap());
+    let start = Instant::now();
+    policy.depart(start, Cost::one());
+    let closing = policy.answered(&Answer::new(&refused, start, start + ms(10)));
+    assert_eq!(closing, Some(Closing::told(secs(1))), "obeyed, although the bucket is there sooner");
+    // Twenty calls' worth of time has passed, and the next two are a slot apart all the same.
+    let opened = start + ms(1010);
+    policy.depart(opened, Cost::one());
+    assert!(policy.departure(opened, Cost::one()).at >= opened + ms(50));
+}
+
+#[test]
 fn rule_6_what_says_nothing_about_a_quota() {
     assert_eq!(read(503, &[]).verdict, Verdict::Overloaded);
     assert_eq!(read(503, &[]).hints.retry_after, None);
