@@ -46,10 +46,12 @@ impl Limiter {
 
     /// Whether there is an end to how many calls of this cost it grants.
     fn is_limited(&self, cost: Cost, work: Duration) -> bool {
-        self.limits.iter().any(|limit: &Limit| {
+        let limits = |limit: &Limit| {
             let counts = limit.unit.of(cost) > 0;
             counts && (!matches!(limit.shape, Shape::Concurrency { .. }) || !work.is_zero())
-        })
+        };
+        // After each change too.
+        self.limits.iter().any(|limit| limits(limit) && limit.changes.iter().all(|(_, next)| limits(next)))
     }
 
     /// How many calls of this cost are worth what the neighbours ask for in this span.
@@ -62,7 +64,7 @@ impl Limiter {
                 count += u64::from(at >= start);
                 calls.step();
             }
-            count * u64::from(neighbour.cost.requests) / u64::from(cost.requests.max(1))
+            (count as f64 * in_calls(neighbour.cost, cost)).round() as u64
         };
         self.neighbours.iter().map(|asked| calls(&asked.neighbour)).sum()
     }
@@ -73,11 +75,20 @@ impl Limiter {
         let now = nanos(at);
         let rates = self.limits.iter().filter_map(|limit| {
             let in_force =
-                limit.changes.iter().rev().find(|(from, _)| *from <= now).map_or(limit, |(_, next)| next);
+                limit.changes.iter().filter(|(from, _)| *from <= now).max_by_key(|(from, _)| *from);
+            let in_force = in_force.map_or(limit, |(_, next)| next);
             let units = in_force.unit.of(cost);
             in_force.rate().filter(|_| units > 0).map(|rate| rate / units as f64)
         });
-        let neighbours: f64 = self.neighbours.iter().map(|calls| calls.neighbour.rate(now)).sum();
+        let neighbours = self.neighbours.iter().map(|calls| &calls.neighbour);
+        let neighbours: f64 =
+            neighbours.map(|neighbour| neighbour.rate(now) * in_calls(neighbour.cost, cost)).sum();
         (rates.fold(f64::INFINITY, f64::min) - neighbours).max(0.0)
     }
+}
+
+/// How many calls of the cost `unit` a call of this cost is worth.
+fn in_calls(cost: Cost, unit: Cost) -> f64 {
+    let ratio = |part: u64, whole: u64| if whole == 0 { 0.0 } else { part as f64 / whole as f64 };
+    ratio(cost.requests.into(), unit.requests.into()).max(ratio(cost.tokens(), unit.tokens()))
 }

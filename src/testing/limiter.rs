@@ -104,7 +104,8 @@ impl Limiter {
     /// Lets the time pass: neighbours send, calls end, limits change.
     pub fn advance(&mut self, to: Duration) {
         let to = nanos(to);
-        while self.next <= to {
+        // `MAX` stands for nothing: without that, the end of time would never be over.
+        while self.next <= to && self.next < Nanos::MAX {
             self.now = self.now.max(self.next);
             self.event();
             self.next = self.next_event();

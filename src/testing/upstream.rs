@@ -3,6 +3,8 @@ use crate::{Cost, InvalidSetting};
 use http::{Request, Response, StatusCode};
 use pin_project_lite::pin_project;
 use std::{
+    cmp::Reverse,
+    collections::BinaryHeap,
     fmt,
     future::Future,
     pin::Pin,
@@ -41,6 +43,8 @@ struct Shared {
 struct State {
     limiter: Limiter,
     random: fastrand::Rng,
+    /// Calls on their way for which nobody waits any more: when they arrive.
+    abandoned: BinaryHeap<Reverse<(Duration, Cost)>>,
 }
 
 /// From `mean − spread` to `mean + spread`, evenly distributed.
@@ -72,7 +76,8 @@ const EPOCH: Duration = Duration::from_secs(1_767_225_600);
 impl Upstream {
     /// An upstream that admits what all of these limits admit, and answers at once. Its time starts now.
     pub fn new(limits: impl IntoIterator<Item = Limit>) -> Self {
-        let state = State { limiter: Limiter::new(limits), random: fastrand::Rng::with_seed(1) };
+        let (limiter, random) = (Limiter::new(limits), fastrand::Rng::with_seed(1));
+        let state = State { limiter, random, abandoned: BinaryHeap::new() };
         Self {
             shared: Arc::new(Shared {
                 start: Instant::now(),
@@ -142,19 +147,17 @@ impl Upstream {
 
     /// The calls so far, as they arrived.
     pub fn counts(&self) -> Counts {
-        self.shared.lock().limiter.counts()
+        self.shared.lock_now().limiter.counts()
     }
 
     /// Those of its neighbours.
     pub fn neighbour_counts(&self) -> Counts {
-        let mut state = self.shared.lock();
-        state.limiter.advance(self.shared.start.elapsed());
-        state.limiter.neighbour_counts()
+        self.shared.lock_now().limiter.neighbour_counts()
     }
 
     /// The limits as they stand now.
     pub fn limiter(&self) -> Limiter {
-        self.shared.lock().limiter.clone()
+        self.shared.lock_now().limiter.clone()
     }
 
     fn settings(&mut self) -> &mut Shared {
@@ -162,7 +165,11 @@ impl Upstream {
             // A late setting: an upstream of its own, with the same limits.
             let Shared { start, hints, latency, work, failures, .. } = *self.shared;
             let state = self.shared.lock();
-            let own = State { limiter: state.limiter.clone(), random: state.random.clone() };
+            let own = State {
+                limiter: state.limiter.clone(),
+                random: state.random.clone(),
+                abandoned: state.abandoned.clone(),
+            };
             drop(state);
             self.shared = Arc::new(Shared { start, hints, latency, work, failures, state: Mutex::new(own) });
         }
@@ -175,11 +182,27 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// With all in it that has happened until now.
+    fn lock_now(&self) -> MutexGuard<'_, State> {
+        let now = self.start.elapsed();
+        let mut state = self.lock();
+        state.abandoned_until(now, self.work.mean);
+        state.limiter.advance(now);
+        state
+    }
+
+    /// Nobody waits any more for a call that is going to arrive at this time. It arrives all the same.
+    fn abandon(&self, arrival: Instant, cost: Cost) {
+        let arrival = arrival.saturating_duration_since(self.start);
+        self.lock().abandoned.push(Reverse((arrival, cost)));
+    }
+
     /// The call has arrived: what becomes of it, and how long it takes until the answer is back.
     fn arrive(&self, cost: Cost) -> (Response<String>, Duration) {
         let since = self.start.elapsed();
         let mut state = self.lock();
-        let State { limiter, random } = &mut *state;
+        state.abandoned_until(since, self.work.mean);
+        let State { limiter, random, .. } = &mut *state;
         let decision = limiter.offer(since, cost);
         let mut response = Response::new(String::new());
         if self.hints.needs_readings() || decision.retry_after.is_some() {
@@ -200,6 +223,18 @@ impl Shared {
             *response.body_mut() = self.hints.body(&decision);
         }
         (response, wait)
+    }
+}
+
+impl State {
+    fn abandoned_until(&mut self, now: Duration, work: Duration) {
+        while self.abandoned.peek().is_some_and(|Reverse((arrival, _))| *arrival <= now) {
+            if let Some(Reverse((arrival, cost))) = self.abandoned.pop() {
+                if self.limiter.offer(arrival, cost).granted {
+                    self.limiter.finish(arrival.saturating_add(work), cost);
+                }
+            }
+        }
     }
 }
 
@@ -230,6 +265,16 @@ pin_project! {
         shared: Arc<Shared>,
         #[pin]
         timer: Option<Sleep>,
+    }
+
+    impl PinnedDrop for Answering {
+        fn drop(this: Pin<&mut Self>) {
+            let this = this.project();
+            // Sent, which is at the first poll, and not there yet.
+            if let (Stage::Going { cost, .. }, Some(timer)) = (&*this.stage, this.timer.as_pin_mut()) {
+                this.shared.abandon(timer.deadline(), *cost);
+            }
+        }
     }
 }
 
