@@ -1,6 +1,6 @@
-//! One of the server's counters.
+//! One of the server's counters, as it is thought to stand.
 
-use super::flight::Flight;
+use super::{amount, flight::Flight, inflow::Inflow};
 use crate::{
     Cost,
     policy::later,
@@ -13,139 +13,62 @@ use tokio::time::Instant;
 pub(super) struct Counter {
     unit: Unit,
     policy: u64,
-    /// As told, or the most that was ever left.
+    /// When it was told for the first and for the last time.
+    known: Instant,
+    told: Instant,
+    /// As told, or the most that was left.
     limit: f64,
-    /// What was left as the call that left at `since` saw it; that was heard at `heard`.
+    /// What was left for the call that left at `since`, after it; its answer came at `heard`.
     left: f64,
     since: Instant,
     heard: Instant,
-    /// When it was first heard of.
-    known: Instant,
-    /// What left since then and may not be counted in `left`.
+    /// What is in flight and may not be counted in `left`.
     pending: f64,
-    /// The reset that was told, on the late side.
-    reset: Option<Instant>,
-    /// When to look again, whatever the counter is thought to be: the reset, but for the cap.
-    probe: Instant,
-    /// How long it takes from one reset to the next.
-    window: Option<Duration>,
-    /// The longest time to a reset, or the window.
-    span: Option<Duration>,
-    /// At the reset all is there again.
-    refills: bool,
-    /// The last time that this was assumed, until an answer shows whether it is so.
-    rolled: Option<Instant>,
     inflow: Inflow,
-    /// One call may come to the server so much earlier after another than it left, in seconds.
-    late: f64,
+    /// When it is reset, rather too late than too early.
+    reset: Option<Instant>,
+    /// When one call finds out, whatever else is thought: the reset, but for the cap.
+    probe: Instant,
+    /// At the reset all is there again, until the next one a window later. Seen to be so, and not refuted since.
+    refills: bool,
+    window: Option<Duration>,
+    /// The longest that was told of resets and windows.
+    span: Duration,
+    /// The last reset that was gone by; the first answer from after it is yet to come.
+    rolled: Option<Instant>,
+    /// The last reset that a call went by, and how much later than it is told the next one is expected.
+    edge: Option<Instant>,
+    guard: Duration,
+    /// How much sooner than it left a call may come to the server, compared with others, in seconds.
+    jitter: f64,
     /// What a call takes, smoothed.
     typical: f64,
-    /// Calls that are held back for the sake of surprises.
+    /// So many calls are held back, because some were refused that should not have been.
     reserve: f64,
-    /// The part of the mean rate that is ours.
+    /// The part of a told mean rate that is left by others.
     share: f64,
-    /// The next call leaves no earlier than that, to spread what is left.
+    /// In about so many of the last readings no more was missing than is in flight.
+    alike: u8,
+    /// No call leaves before that, so that what is left lasts until the reset.
     slot: Option<Instant>,
 }
 
-/// What the server adds to the counter, less what others take: measured.
-#[derive(Clone, Debug)]
-struct Inflow {
-    /// The last ones, per second.
-    samples: [f64; 3],
-    len: usize,
-    from: Instant,
-    left: f64,
-    /// What was answered up to then, and since then.
-    taken: f64,
-    calls: u32,
-    /// The last time until all is there, and the rate that it tells if this is a bucket.
-    full_in: f64,
-    told: f64,
-    agrees: bool,
-}
-
-impl Inflow {
-    fn restart(&mut self, from: Instant, left: f64) {
-        (self.from, self.left, self.taken, self.calls) = (from, left, 0.0, 0);
-    }
-
-    /// What is missing, and the time until all is there: in a bucket, one goes with the other.
-    fn told(&mut self, missing: f64, reset: Option<Duration>) {
-        let Some(reset) = reset.map(|reset| reset.as_secs_f64()).filter(|reset| *reset > 0.0) else { return };
-        if missing < 4.0 {
-            return;
-        }
-        let (before, rate) = (self.full_in, missing / reset);
-        if (reset / before - 1.0).abs() > 0.25 {
-            self.agrees = (rate / self.told - 1.0).abs() < 0.1;
-            if self.agrees && self.len < self.samples.len() {
-                self.sample(rate);
-            }
-            (self.full_in, self.told) = (reset, rate);
-        }
-    }
-
-    /// If it is full, something may have been lost: it is more, then.
-    fn measure(&mut self, at: Instant, left: f64, least: f64, is_full: bool) {
-        let span = at.saturating_duration_since(self.from).as_secs_f64();
-        if span > least.max(0.5) && (self.calls >= 8 || span > 30.0) {
-            let rate = (left - self.left + self.taken) / span;
-            if !is_full || rate > self.rate() {
-                self.sample(rate);
-            }
-            self.restart(at, left);
-        }
-    }
-
-    fn sample(&mut self, rate: f64) {
-        self.samples.rotate_right(1);
-        self.samples[0] = rate;
-        self.len = (self.len + 1).min(self.samples.len());
-    }
-
-    /// The least of the last ones: what can be relied on.
-    fn rate(&self) -> f64 {
-        if self.len < 2 {
-            return 0.0;
-        }
-        if self.agrees && self.len == 3 {
-            return self.median();
-        }
-        self.samples[..self.len].iter().copied().fold(f64::INFINITY, f64::min)
-    }
-
-    /// The one in the middle: what is likely.
-    fn likely(&self) -> f64 {
-        if self.len < 3 { self.rate() } else { self.median() }
-    }
-
-    fn median(&self) -> f64 {
-        let [a, b, c] = self.samples;
-        a.min(b).max(a.max(b).min(c))
-    }
-}
-
-/// No longer than this is a counter believed to be empty without a look.
+/// Nothing is held back for longer than this without a look.
 const MAX_HOLD: Duration = Duration::from_secs(600);
-/// What is left is not spread over more than this.
+/// What is left is spread over an hour at most: those who have few calls for a day should not wait for hours.
 const SPREAD: f64 = 3600.0;
-/// Of the mean rate that a policy tells, so much is used.
-const OF_MEAN: f64 = 0.99;
-/// Windows are told in whole seconds, so the rate of a short one is not exact.
-const SHORTEST_MEAN: Duration = Duration::from_secs(10);
-/// After idle time, this part of the limit is not spread.
+/// So much of the limit is not spread, if it was not used for a while.
 const CREDIT: f64 = 1.0 / 16.0;
-
-pub(super) fn amount(unit: Unit, cost: Cost) -> f64 {
-    match unit {
-        Unit::Requests => cost.requests.into(),
-        Unit::Tokens => cost.tokens() as f64,
-        Unit::InputTokens => cost.input_tokens.into(),
-        Unit::OutputTokens => cost.output_tokens.into(),
-        Unit::Other => 0.0,
-    }
-}
+/// Of the mean rate of a window that may slide, so much is used.
+const OF_MEAN: f64 = 0.99;
+/// Windows are told in whole seconds, so the mean rate of a short one is not exact.
+const SHORTEST_MEAN: Duration = Duration::from_secs(10);
+/// Resets are told in whole seconds, too.
+const ROUNDING: f64 = 1.0;
+/// After so many the counter is one of calls at a time.
+const ALIKE: u8 = 32;
+const MAX_RESERVE: f64 = 8.0;
+const MAX_GUARD: Duration = Duration::from_millis(1500);
 
 impl Counter {
     pub(super) fn new(reading: &Reading, left: u64, departed: Instant, at: Instant) -> Self {
@@ -153,40 +76,34 @@ impl Counter {
         let mut counter = Self {
             unit: reading.unit,
             policy: reading.policy,
+            known: at,
+            told: at,
             limit: left,
             left,
             since: departed,
             heard: at,
-            known: at,
             pending: 0.0,
+            inflow: Inflow::new(departed, left),
             reset: None,
             probe: at,
-            window: None,
-            span: None,
             refills: false,
+            window: None,
+            span: Duration::ZERO,
             rolled: None,
-            inflow: Inflow {
-                samples: [0.0; 3],
-                len: 0,
-                from: departed,
-                left,
-                taken: 0.0,
-                calls: 0,
-                full_in: 0.0,
-                told: 0.0,
-                agrees: false,
-            },
-            late: 0.0,
+            edge: None,
+            guard: Duration::ZERO,
+            jitter: 0.0,
             typical: 1.0,
             reserve: 0.0,
             share: 1.0,
+            alike: 0,
             slot: None,
         };
         counter.tell(reading, at);
         counter
     }
 
-    pub(super) fn is(&self, reading: &Reading) -> bool {
+    pub(super) fn is_of(&self, reading: &Reading) -> bool {
         (self.unit, self.policy) == (reading.unit, reading.policy)
     }
 
@@ -194,112 +111,131 @@ impl Counter {
         self.unit
     }
 
-    fn tell(&mut self, reading: &Reading, at: Instant) {
-        self.limit = reading.limit.map_or(self.limit, |limit| limit as f64).max(self.left);
-        self.reset = reading.reset.filter(|reset| !reset.is_zero()).map(|reset| later(at, reset));
-        let hold = reading.reset.unwrap_or(Duration::from_secs(1));
-        self.probe = later(at, hold.min(MAX_HOLD));
-        if let Some(window) = reading.window {
-            self.window = Some(window);
-        }
-        self.span = self.span.max(reading.window).max(reading.reset);
+    /// When it was told last.
+    pub(super) const fn told(&self) -> Instant {
+        self.told
     }
 
-    /// Whether it moves so fast that what an answer tells is old when it comes.
-    pub(super) fn is_fleeting(&self, latency: f64) -> bool {
-        self.span.is_some_and(|span| span.as_secs_f64() < 2.0 * latency)
+    /// Whether it was not told for so long that the server seems to have stopped.
+    pub(super) fn is_stale(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.told) > MAX_HOLD.max(self.span.saturating_mul(2))
     }
 
-    /// What is thought to be left for a call that leaves at `at`.
-    fn level(&self, at: Instant) -> f64 {
-        let elapsed = at.saturating_duration_since(self.since).as_secs_f64();
-        let gained = (self.inflow.rate().max(0.0) * (elapsed - self.late) - self.typical).max(0.0);
-        (self.left + gained).min(self.limit) - self.pending
+    /// Whether it can be gone by. Not if it moves so fast that what an answer tells is no longer true when it comes; and
+    /// not if it counts calls at a time: what is in flight comes back by itself.
+    pub(super) fn is_usable(&self, latency: f64) -> bool {
+        let is_fleeting = !self.span.is_zero() && self.span.as_secs_f64() < 2.0 * latency;
+        let is_of_calls_at_a_time = self.span.is_zero() && self.alike >= ALIKE;
+        !is_fleeting && !is_of_calls_at_a_time
     }
 
-    /// The rate of a policy whose window does not come back all at once.
-    fn mean(&self) -> Option<f64> {
-        let window = self.window.filter(|window| !self.refills && *window >= SHORTEST_MEAN)?;
-        let mean = self.limit * OF_MEAN / window.as_secs_f64();
-        Some(mean * self.share)
-    }
+    // ===== when =====
 
-    fn need(&self, cost: Cost) -> f64 {
-        let need = match self.unit {
-            Unit::Requests => amount(self.unit, cost),
-            // A call of which nothing is known needs something.
-            _ => amount(self.unit, cost).max(1.0),
-        };
-        (need * (1.0 + self.reserve.floor())).min(self.limit.max(1.0))
-    }
-
-    /// From when on there is enough for a call of that cost.
+    /// From when on a call of that cost may leave.
     pub(super) fn free_at(&self, cost: Cost) -> Instant {
         if self.unit == Unit::Requests && cost.requests == 0 {
             return self.since;
         }
-        if let Some(rate) = self.mean() {
-            // Nothing is left most of the time, and something soon is.
-            let soon = later(self.since, seconds(3.0 / rate + 2.0 + 4.0 * self.late));
-            let dry = (self.left < amount(self.unit, cost) && self.probe > soon).then_some(self.probe);
-            return self.slot.unwrap_or(self.since).max(dry.unwrap_or(self.since));
-        }
-        let missing = self.need(cost) - self.level(self.since);
-        let rate = self.inflow.rate();
-        let mut free = self.since;
-        if missing > 0.0 {
-            let refilled =
-                (rate > 0.0).then(|| later(self.since, seconds((missing + self.typical) / rate + self.late)));
-            free = refilled.map_or(self.probe, |refilled| refilled.min(self.probe));
-        }
-        self.slot.map_or(free, |slot| free.max(slot))
+        let free = match self.mean() {
+            Some(rate) => {
+                // Little is left all the time, and more soon is: only if it is not soon, it is waited for.
+                let soon = later(self.since, seconds(3.0 / rate + 2.0 * ROUNDING + 4.0 * self.jitter));
+                let is_dry = self.left < self.least(cost) && self.probe > soon;
+                if is_dry { self.probe } else { self.since }
+            }
+            None => self.enough_at(self.needed(cost)),
+        };
+        self.slot.map_or(free, |slot| slot.max(free))
     }
+
+    fn enough_at(&self, needed: f64) -> Instant {
+        let (missing, rate) = (needed - self.level(self.since), self.inflow.least());
+        if missing <= 0.0 {
+            return self.since;
+        }
+        if rate <= 0.0 {
+            return self.probe;
+        }
+        later(self.since, seconds((missing + self.typical) / rate + self.jitter)).min(self.probe)
+    }
+
+    /// What is thought to be left for a call that leaves then. What comes in counts one call late, so that the server's
+    /// counter stays a little above zero.
+    fn level(&self, at: Instant) -> f64 {
+        let elapsed = at.saturating_duration_since(self.since).as_secs_f64();
+        let gained = (self.inflow.least() * (elapsed - self.jitter) - self.typical).max(0.0);
+        (self.left + gained).min(self.limit) - self.pending
+    }
+
+    /// The least that a call takes. Of tokens each takes some, even if nobody said how many.
+    fn least(&self, cost: Cost) -> f64 {
+        let amount = amount(self.unit, cost);
+        if self.unit == Unit::Requests { amount } else { amount.max(1.0) }
+    }
+
+    /// A call that takes more than the limit leaves when all is there.
+    fn needed(&self, cost: Cost) -> f64 {
+        (self.least(cost) * (1.0 + self.reserve.floor())).min(self.limit.max(1.0))
+    }
+
+    /// The rate to keep to where a window is told that does not come back all at once.
+    fn mean(&self) -> Option<f64> {
+        let window = self.window.filter(|window| !self.refills && *window >= SHORTEST_MEAN)?;
+        Some(self.share * OF_MEAN * self.limit / window.as_secs_f64()).filter(|rate| *rate > 0.0)
+    }
+
+    // ===== calls leave =====
 
     pub(super) fn depart(&mut self, at: Instant, cost: Cost, latency: f64) {
         let amount = amount(self.unit, cost);
-        if self.reset.is_some_and(|reset| reset <= at) {
-            self.roll(at);
-        }
+        self.roll(at);
         let level = self.level(at);
-        if level < self.need(cost) && at >= self.probe {
-            // One call finds out. If nothing is heard of it, another one.
-            self.probe = later(at, seconds(1.0 + 2.0 * latency));
+        if level < self.needed(cost) && at >= self.probe {
+            // This one finds out. If nothing is heard of it, another one does.
+            self.edge = Some(self.probe);
+            self.probe = later(at, seconds(ROUNDING + 2.0 * latency).min(MAX_HOLD));
         }
         self.pending += amount;
         let gap = self.gap(at, level, amount, latency);
         let credit = if self.mean().is_some() { 0.0 } else { (self.limit * CREDIT).min(1e6) };
-        let credit = gap.mul_f64(credit);
-        let idle = at.checked_sub(credit).unwrap_or(at);
-        self.slot = Some(later(self.slot.map_or(idle, |slot| slot.max(idle)), gap));
+        let idle = at.checked_sub(gap.mul_f64(credit)).unwrap_or(at);
+        // A call that did not go by this counter may have left before its slot.
+        let slot = self.slot.map_or(idle, |slot| slot.max(idle).min(at));
+        self.slot = Some(later(slot, gap));
     }
 
+    /// How long the next call waits for its slot, so that what is left, and what comes in, lasts until the reset.
+    fn gap(&self, at: Instant, level: f64, amount: f64, latency: f64) -> Duration {
+        if amount == 0.0 {
+            return Duration::ZERO;
+        }
+        if let Some(mean) = self.mean() {
+            return seconds(amount / mean.max(level / SPREAD)).min(MAX_HOLD);
+        }
+        let until =
+            self.reset.map(|reset| reset.saturating_duration_since(at)).filter(|time| !time.is_zero());
+        // The reset is told too late rather than too early; and what cannot be heard of in time is not spread.
+        let spread = until.map_or(0.0, |until| until.as_secs_f64()) - ROUNDING - latency;
+        let even = level.max(amount) / spread.clamp(2.0 * latency, SPREAD.max(2.0 * latency));
+        let rate = (even + self.inflow.likely()).max(even / 4.0);
+        seconds(amount / rate).min(until.unwrap_or(MAX_HOLD)).min(MAX_HOLD)
+    }
+
+    /// The reset has passed: all is there again, if that is how it is.
     fn roll(&mut self, at: Instant) {
-        let Some(reset) = self.reset.take_if(|_| self.refills) else { return };
+        let Some(reset) = self.reset.take_if(|reset| self.refills && *reset <= at) else { return };
         let mut began = reset;
         if let Some(window) = self.window {
-            let over = at.saturating_duration_since(reset).as_secs_f64();
-            let times = (over / window.as_secs_f64()).floor();
-            began = later(reset, seconds(times * window.as_secs_f64()));
+            let whole = (at.saturating_duration_since(reset).as_secs_f64() / window.as_secs_f64()).floor();
+            began = later(reset, seconds(whole * window.as_secs_f64()));
             self.reset = Some(later(began, window));
         }
         (self.left, self.since, self.heard, self.pending) = (self.limit, began, began, 0.0);
-        self.probe = self.reset.unwrap_or(began);
-        self.rolled = Some(began);
+        self.probe = self.reset.unwrap_or(began).min(later(at, MAX_HOLD));
+        (self.rolled, self.edge) = (Some(began), Some(began));
+        // Those who waited for it do not rush out.
+        self.slot = self.slot.max(Some(began));
         self.inflow.restart(began, self.limit);
-    }
-
-    /// How long the next call waits, so that what is left lasts until the reset.
-    fn gap(&self, at: Instant, level: f64, amount: f64, latency: f64) -> Duration {
-        let until = self.reset.map_or(0.0, |reset| reset.saturating_duration_since(at).as_secs_f64());
-        let spread = until - 1.0 - latency;
-        let inflow = self.inflow.likely();
-        if let Some(rate) = self.mean() {
-            return seconds(amount / rate);
-        }
-        let even = level.max(amount).max(f64::MIN_POSITIVE) / spread.max(2.0 * latency).clamp(0.001, SPREAD);
-        let rate = (even + inflow).max(even / 4.0);
-        let gap = seconds(amount / rate);
-        if until > 0.0 { gap.min(seconds(until)) } else { gap }
     }
 
     pub(super) fn recall(&mut self, cost: Cost) {
@@ -307,99 +243,147 @@ impl Counter {
         self.slot = None;
     }
 
-    /// An answer told nothing of this counter, but took from it.
-    pub(super) fn took(&mut self, departed: Instant, cost: Cost) {
-        let amount = amount(self.unit, cost);
-        self.inflow.taken += amount;
-        if departed >= self.since {
-            self.left -= amount;
-        }
-    }
+    // ===== answers come =====
 
-    /// An answer told of this counter.
-    pub(super) fn read(
-        &mut self,
-        reading: &Reading,
-        (departed, at): (Instant, Instant),
-        (cost, took): (Cost, bool),
-        flight: &Flight,
-        latency: f64,
-    ) {
-        let Some(left) = reading.remaining else { return };
-        let left = left as f64;
-        let amount = amount(self.unit, cost);
-        self.late = latency / 4.0;
-        self.typical += 0.1 * (amount - self.typical);
-        if took {
-            self.inflow.taken += amount;
-            self.inflow.calls += 1;
-        }
-        if self.reset.is_some_and(|reset| reset <= departed) {
-            self.roll(departed);
-        }
-        self.pending = flight.since(self.since, self.unit);
-        let pending = flight.since(departed, self.unit);
-        let rate = self.inflow.rate().max(0.0);
-        let heard_of =
-            |left: f64, since: Instant| left + rate * at.saturating_duration_since(since).as_secs_f64();
-        let is_later = departed >= self.heard;
-        let is_lower = heard_of(left, departed) - pending < heard_of(self.left, self.since) - self.pending;
-        if !is_later && !is_lower {
-            return;
-        }
-        let before = self.left;
-        let jumped = left - before > (self.limit - before) / 2.0 + 1.0;
-        if let Some(reset) = self.reset.filter(|reset| at >= *reset) {
-            let prompt = at.saturating_duration_since(reset).as_secs_f64() < 1.0 + 2.0 * latency;
-            // In a bucket that is nearly full, the time until all is there is short.
-            let next = reading.reset.filter(|next| self.span.is_some_and(|span| *next > span / 2));
-            if jumped && prompt && next.is_some() {
-                self.refills = true;
-                self.window = self.window.or(next);
-            }
-        }
-        if self.rolled.is_some_and(|rolled| departed >= rolled) {
-            // The first answer from the time after it.
-            self.rolled = None;
-            self.refills = left + pending + amount > self.limit / 2.0;
-        }
-        (self.left, self.since, self.heard, self.pending) = (left, departed, at, pending);
-        self.tell(reading, at);
-        self.inflow.told(self.limit - left, reading.reset);
-        // The inflow.
-        let full = left + 2.0 * amount.max(1.0) > self.limit;
-        if jumped {
-            self.inflow.len = 0;
-            self.inflow.restart(departed, left);
-        } else {
-            self.inflow.measure(departed, left, 2.0 * latency, full);
-        }
-    }
-
+    /// What is in flight has changed.
     pub(super) fn refresh(&mut self, flight: &Flight) {
         self.pending = flight.since(self.since, self.unit);
     }
 
+    /// A call took from it whose answer does not tell what is left.
+    pub(super) fn took(&mut self, departed: Instant, cost: Cost) {
+        let amount = amount(self.unit, cost);
+        self.inflow.take(amount);
+        if departed > self.since {
+            self.left -= amount;
+        }
+    }
+
+    /// A call took something else than was thought. What is left is known from later answers, if there are any.
+    pub(super) fn settle(&mut self, departed: Instant, booked: Cost, used: Cost) {
+        let more = amount(self.unit, used) - amount(self.unit, booked);
+        self.inflow.settle(more);
+        if departed > self.since {
+            self.left = (self.left - more).min(self.limit);
+        }
+    }
+
+    /// The answer to the call that left at `departed` tells what is left, after it `took` that.
+    pub(super) fn read(
+        &mut self,
+        reading: &Reading,
+        (departed, at): (Instant, Instant),
+        took: Option<Cost>,
+        flight: &Flight,
+        latency: f64,
+    ) {
+        let Some(left) = reading.remaining.map(|left| left as f64) else { return };
+        self.told = at;
+        self.jitter = latency / 4.0;
+        let took = took.map_or(0.0, |cost| amount(self.unit, cost));
+        if took > 0.0 {
+            self.inflow.take(took);
+            self.typical += 0.1 * (took - self.typical);
+        }
+        let is_alike = self.limit - left <= flight.all(self.unit) + 2.0;
+        self.alike =
+            if is_alike { (self.alike + 1).min(2 * ALIKE) } else { self.alike.saturating_sub(ALIKE / 4) };
+        self.roll(departed);
+        // Answers come in another order than the server made them. One to a call that left after this was heard is
+        // newer. Of the others the one counts that leaves less: nothing was taken that it does not know of, but what is
+        // still in flight.
+        self.refresh(flight);
+        let pending = flight.since(departed, self.unit);
+        let now_left = |left: f64, since: Instant| {
+            left + self.inflow.least() * at.saturating_duration_since(since).as_secs_f64()
+        };
+        let is_lower = now_left(left, departed) - pending < now_left(self.left, self.since) - self.pending;
+        if departed < self.heard && !is_lower {
+            return;
+        }
+        let jumped = left - self.left > (self.limit - self.left) / 2.0 + 1.0;
+        self.judge_reset(reading, at, jumped, latency);
+        if self.rolled.take_if(|rolled| departed >= *rolled).is_some() {
+            self.refills = left + pending + took > self.limit / 2.0;
+        }
+        (self.left, self.since, self.heard, self.pending) = (left, departed, at, pending);
+        self.tell(reading, at);
+        if jumped {
+            self.inflow.forget(departed, left);
+        } else {
+            let is_full = left + 2.0 * took.max(1.0) > self.limit;
+            self.inflow.measure(departed, left, 2.0 * latency, is_full);
+        }
+        if let Some(reset) = reading.reset {
+            self.inflow.told(self.limit - left, reset);
+        }
+    }
+
+    /// Whether it is a window that begins anew at its reset: most of it is there just after, and the next reset is far.
+    /// (That of a bucket which is nearly full is near.)
+    fn judge_reset(&mut self, reading: &Reading, at: Instant, jumped: bool, latency: f64) {
+        let Some(reset) = self.reset.filter(|_| jumped) else { return };
+        // It may have been told too late.
+        let distance = at.saturating_duration_since(reset).max(reset.saturating_duration_since(at));
+        let is_prompt = distance.as_secs_f64() < ROUNDING + 2.0 * latency;
+        let is_far = reading.reset.is_some_and(|next| next > self.span / 2);
+        if is_prompt && is_far {
+            self.refills = true;
+            self.window = self.window.or(Some(self.span));
+        }
+    }
+
+    /// What a reading says beside what is left.
+    fn tell(&mut self, reading: &Reading, at: Instant) {
+        self.limit = reading.limit.map_or(self.limit, |limit| limit as f64).max(self.left);
+        self.window = reading.window.filter(|window| !window.is_zero()).or(self.window);
+        // At zero it is about to come, or nothing is meant by it.
+        let reset = reading.reset.filter(|reset| !reset.is_zero());
+        let told = reset.map(|reset| later(at, reset.saturating_add(self.guard)));
+        self.reset = match self.reset.filter(|known| self.refills && *known > at) {
+            // Of all the times that were told for the end of one window, the earliest is the least late.
+            Some(known) if told.is_none_or(|told| self.is_same_reset(known, told)) => Some(known),
+            _ => told,
+        };
+        let hold = reset.map_or(Duration::from_secs(1), |reset| reset.min(MAX_HOLD));
+        self.probe = self.reset.map_or(later(at, hold), |reset| reset.min(later(at, MAX_HOLD)));
+        let longest = reading.reset.max(reading.window).unwrap_or_default();
+        self.span = longest.max(self.span);
+    }
+
+    fn is_same_reset(&self, known: Instant, told: Instant) -> bool {
+        let late = told.saturating_duration_since(known).as_secs_f64();
+        told >= known && late < ROUNDING.min(self.span.as_secs_f64() / 2.0) + 4.0 * self.jitter
+    }
+
     /// A call was refused. Whether this counter explains it.
     pub(super) fn refused(&mut self, reading: &Reading, departed: Instant, cost: Cost) -> bool {
-        let explains = reading.remaining.is_some_and(|left| (left as f64) < amount(self.unit, cost).max(1.0));
+        let explains = reading.remaining.is_some_and(|left| (left as f64) < self.least(cost));
         if explains && departed >= self.known {
-            self.reserve = (self.reserve + 1.0).min(8.0);
+            self.reserve = (self.reserve + 1.0).min(MAX_RESERVE).min(self.limit / 2.0);
             self.share = (self.share * 0.9).max(1.0 / 64.0);
+            let edge = self.edge.map(|edge| departed.saturating_duration_since(edge).as_secs_f64());
+            if edge.is_some_and(|since| since < ROUNDING) {
+                // The reset was told too early.
+                self.guard = (self.guard + Duration::from_millis(500)).min(MAX_GUARD);
+            }
         }
         explains
     }
 
-    pub(super) fn calm(&mut self) {
+    /// A call was not refused.
+    pub(super) fn granted(&mut self) {
         self.reserve -= self.reserve / 512.0;
         self.share = (self.share + 1.0 / 4096.0).min(1.0);
     }
 
-    pub(super) fn heard(&self) -> Instant {
-        self.heard
+    /// Until when the whole upstream may be taken to be closed, if nothing is left and nothing comes before.
+    pub(super) fn closed_until(&self) -> Option<Instant> {
+        (self.left <= 0.0 && self.mean().is_none()).then(|| self.enough_at(1.0))
     }
 }
 
+/// So many seconds, up to ten years.
 fn seconds(seconds: f64) -> Duration {
     const TEN_YEARS: f64 = 10.0 * 366.0 * 86_400.0;
     Duration::from_secs_f64(if seconds.is_finite() { seconds.clamp(0.0, TEN_YEARS) } else { TEN_YEARS })

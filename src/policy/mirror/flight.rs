@@ -75,7 +75,8 @@ impl Flight {
     /// The call that left at `departed` is in flight no longer.
     pub(super) fn end(&mut self, departed: Instant, cost: Cost) {
         let index = self.slot_of(departed);
-        if let Some(slot) = self.slots[..self.len].get_mut(index) {
+        // One that left before anything was told is not here.
+        if let Some(slot) = self.slots[..self.len].get_mut(index).filter(|slot| slot.begins_by(departed)) {
             slot.remove(cost);
         }
     }
@@ -84,6 +85,11 @@ impl Flight {
     pub(super) fn since(&self, departed: Instant, unit: Unit) -> f64 {
         let from = self.slot_of(departed).saturating_sub(1);
         self.slots[..self.len].get(from..).unwrap_or_default().iter().map(|slot| slot.amount(unit)).sum()
+    }
+
+    /// How much is in flight.
+    pub(super) fn all(&self, unit: Unit) -> f64 {
+        self.slots[..self.len].iter().map(|slot| slot.amount(unit)).sum()
     }
 
     fn slot_of(&self, departed: Instant) -> usize {
