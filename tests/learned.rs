@@ -228,50 +228,37 @@ impl LayerOn for AdaptiveCooldownLayer {
     }
 }
 
-/// [SplitMix64](https://prng.di.unimi.it/splitmix64.c).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (z ^ (z >> 31)) % bound
-    }
-}
-
 /// Random answers at random times, with a clock that jumps by an hour now and then: the rate stays a number, and no
 /// closing is longer than ten minutes.
 #[test]
 fn whatever_is_answered_the_rate_stays_a_number() {
     for seed in 0..300 {
-        let mut random = Random(seed);
+        let mut random = fastrand::Rng::with_seed(seed);
         let mut policy = Learned::new();
         let mut now = Instant::now();
         let mut in_flight = Vec::new();
         for _ in 0..2000 {
-            now += match random.below(200) {
+            now += match random.u64(..200) {
                 0 => secs(3600),
-                1..20 => secs(random.below(60)),
-                _ => Duration::from_micros(random.below(100_000)),
+                1..20 => secs(random.u64(..60)),
+                _ => Duration::from_micros(random.u64(..100_000)),
             };
-            if random.below(2) == 0 {
-                policy.depart(now, Cost::one().requests(random.below(4) as u32));
+            if random.u64(..2) == 0 {
+                policy.depart(now, Cost::one().requests(random.u64(..4) as u32));
                 in_flight.push(now);
             } else if let Some(departed) = in_flight.pop() {
-                let verdict = match random.below(seed % 7 + 2) {
+                let verdict = match random.u64(..seed % 7 + 2) {
                     0 => Verdict::Throttled,
-                    1 => [Verdict::Failed, Verdict::Overloaded, Verdict::Refused][random.below(3) as usize],
+                    1 => [Verdict::Failed, Verdict::Overloaded, Verdict::Refused][random.u64(..3) as usize],
                     _ => Verdict::Accepted,
                 };
                 let mut signal = Signal::new(verdict);
-                if random.below(3) == 0 {
-                    signal = signal.retry_after(Duration::from_millis(random.below(600_000)));
+                if random.u64(..3) == 0 {
+                    signal = signal.retry_after(Duration::from_millis(random.u64(..600_000)));
                 }
-                signal.hints.concurrency = random.below(50) == 0;
+                signal.hints.concurrency = random.u64(..50) == 0;
                 let answer = Answer::new(&signal, departed, now);
-                let answer = if random.below(4) == 0 { answer.late() } else { answer };
+                let answer = if random.u64(..4) == 0 { answer.late() } else { answer };
                 let closing = policy.answered(&answer);
                 assert!(closing.is_none_or(|closing| closing.wait <= secs(600)), "seed {seed}: {closing:?}");
             }

@@ -11,27 +11,6 @@ use std::{
 use tower::Layer;
 use tower_cooldown::coalesce::{Abandon, BatchError, Linger};
 
-/// SplitMix64 (Steele, Lea, Flood 2014): a few lines, and the same numbers everywhere.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
-    }
-
-    fn one_in(&mut self, n: u64) -> bool {
-        self.below(n) == 0
-    }
-}
-
 /// The weight of an item: 1 to 8, and now and then more than a batch may have.
 fn weight(item: u64) -> u64 {
     if item % 37 == 0 { 40 } else { item % 8 + 1 }
@@ -40,18 +19,18 @@ fn weight(item: u64) -> u64 {
 const MAX_WEIGHT: u64 = 30;
 
 async fn run(seed: u64) {
-    let mut random = Random(seed);
-    let max_items = 1 + random.below(8) as usize;
-    let max_in_flight = 1 + random.below(4) as usize;
-    let keys = 1 + random.below(3);
-    let linger = match random.below(3) {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let max_items = 1 + random.u64(..8) as usize;
+    let max_in_flight = 1 + random.u64(..4) as usize;
+    let keys = 1 + random.u64(..3);
+    let linger = match random.u64(..3) {
         0 => Linger::Tick,
-        1 => Linger::Fixed(ms(1 + random.below(10))),
-        _ => Linger::WhileBusy { max: ms(1 + random.below(10)) },
+        1 => Linger::Fixed(ms(1 + random.u64(..10))),
+        _ => Linger::WhileBusy { max: ms(1 + random.u64(..10)) },
     };
-    let abandon = if random.one_in(2) { Abandon::Cancel } else { Abandon::Finish };
-    let splits = random.one_in(2);
-    let of_inner = Arc::new(Mutex::new(Random(seed ^ 0xABCD)));
+    let abandon = if random.u64(..2) == 0 { Abandon::Cancel } else { Abandon::Finish };
+    let splits = random.u64(..2) == 0;
+    let of_inner = Arc::new(Mutex::new(fastrand::Rng::with_seed(seed ^ 0xABCD)));
     let per_key = Arc::new(Mutex::new(HashMap::<u64, Vec<u64>>::new()));
     let order = Arc::clone(&per_key);
     let inner = Inner::new(move |sent| {
@@ -62,8 +41,8 @@ async fn run(seed: u64) {
         assert!(total <= MAX_WEIGHT || sent.items.len() == 1, "{sent:?}");
         assert!(sent.items.iter().all(|item| item % keys == sent.items[0] % keys), "{sent:?}");
         order.lock().unwrap().entry(sent.items[0] % keys).or_default().extend(&sent.items);
-        let time = ms(random.below(20));
-        match random.below(12) {
+        let time = ms(random.u64(..20));
+        match random.u64(..12) {
             0 => Reply::Fail("random"),
             1 => Reply::PanicInFuture,
             2 => Reply::PanicInDrop,
@@ -77,7 +56,7 @@ async fn run(seed: u64) {
         .unwrap()
         .max_in_flight(max_in_flight)
         .unwrap()
-        .capacity(1 + random.below(40) as usize)
+        .capacity(1 + random.u64(..40) as usize)
         .unwrap()
         .linger(linger)
         .on_abandon(abandon)
@@ -88,9 +67,9 @@ async fn run(seed: u64) {
     let mut calls = HashMap::new();
     let mut next = 0;
     for _ in 0..60 {
-        match random.below(10) {
+        match random.u64(..10) {
             0..=5 => {
-                for _ in 0..random.below(6) {
+                for _ in 0..random.u64(..6) {
                     calls.insert(next, ask(&service, next));
                     next += 1;
                 }
@@ -103,7 +82,7 @@ async fn run(seed: u64) {
                 }
             }
             7 => service.handle().flush(),
-            _ => tokio::time::sleep(ms(random.below(15))).await,
+            _ => tokio::time::sleep(ms(random.u64(..15))).await,
         }
         settle().await;
         assert!(inner.in_flight() <= max_in_flight * keys as usize, "{} in flight", inner.in_flight());

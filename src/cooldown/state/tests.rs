@@ -17,25 +17,8 @@ use std::{
     task::Wake,
 };
 
-/// [SplitMix64](https://prng.di.unimi.it/splitmix64.c).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
-    }
-
-    fn ms(&mut self, bound: u64) -> Duration {
-        Duration::from_millis(self.below(bound))
-    }
+fn ms(random: &mut fastrand::Rng, bound: u64) -> Duration {
+    Duration::from_millis(random.u64(..bound))
 }
 
 #[derive(Default)]
@@ -92,7 +75,7 @@ struct Caller {
 
 struct World {
     seed: u64,
-    random: Random,
+    random: fastrand::Rng,
     state: State,
     now: Instant,
     max_wait: Option<Duration>,
@@ -111,11 +94,11 @@ struct World {
 
 impl World {
     fn new(seed: u64) -> Self {
-        let mut random = Random(seed);
-        let (mut policy, limit): (Box<dyn Policy>, _) = match random.below(3) {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let (mut policy, limit): (Box<dyn Policy>, _) = match random.u64(..3) {
             0 => (Box::new(Ladder::new()), None),
             1 => {
-                let (limit, window) = (1 + random.below(5) as u32, Duration::from_secs(2));
+                let (limit, window) = (1 + random.u64(..5) as u32, Duration::from_secs(2));
                 let quota = Quota::new(limit, window).unwrap().margin(Duration::ZERO);
                 (Box::new(Known::new(quota)), Some((limit as usize, window)))
             }
@@ -124,13 +107,13 @@ impl World {
                 (Box::new(Known::new(quota)), Some((2 + 3, Duration::from_secs(1))))
             }
         };
-        let max_wait = (random.below(2) == 0).then(|| Duration::from_secs(1 + random.below(20)));
-        let cap = (random.below(3) == 0).then(|| 1 + random.below(3) as usize);
+        let max_wait = (random.u64(..2) == 0).then(|| Duration::from_secs(1 + random.u64(..20)));
+        let cap = (random.u64(..3) == 0).then(|| 1 + random.u64(..3) as usize);
         if let Some(cap) = cap {
             policy = Box::new(Capped(policy, cap));
         }
         // One that has been let go and does not say so holds its place in the flight for ever.
-        let parking = cap.is_none() && random.below(2) == 0;
+        let parking = cap.is_none() && random.u64(..2) == 0;
         Self {
             seed,
             random,
@@ -155,18 +138,18 @@ impl World {
     }
 
     fn step(&mut self) {
-        match self.random.below(20) {
+        match self.random.u64(..20) {
             0..8 => self.call(),
             8..12 => self.answer(),
             12 => self.stall(),
             13 => self.cancel(),
             14 => {
-                let wait = self.random.ms(9000);
+                let wait = ms(&mut self.random, 9000);
                 self.with(|state, now, wakers| state.close(Closing::adaptive(wait), true, now, wakers));
             }
             15 => self.with(|state, now, wakers| state.reset(now, wakers)),
             _ => {
-                let wait = self.random.ms(1500);
+                let wait = ms(&mut self.random, 1500);
                 self.advance(wait);
             }
         }
@@ -176,7 +159,7 @@ impl World {
 
     fn call(&mut self) {
         let arrived =
-            self.now - if self.random.below(4) == 0 { self.random.ms(3000) } else { Duration::ZERO };
+            self.now - if self.random.u64(..4) == 0 { ms(&mut self.random, 3000) } else { Duration::ZERO };
         let max_wait = self.max_wait;
         let place = self.state.place(arrived);
         let booking = self.with(|state, now, wakers| {
@@ -189,8 +172,8 @@ impl World {
         match booking {
             Booking::Settled(Ok(leave)) => self.departed(place, leave),
             Booking::Wait { place, .. } => {
-                let (flag, parked) = (Arc::<Flag>::default(), self.parking && self.random.below(10) == 0);
-                let never_polled = parked && self.random.below(2) == 0;
+                let (flag, parked) = (Arc::<Flag>::default(), self.parking && self.random.u64(..10) == 0);
+                let never_polled = parked && self.random.u64(..2) == 0;
                 self.waiting.insert(place, Caller { flag, timer: None, parked });
                 if !never_polled {
                     self.look(place);
@@ -252,14 +235,14 @@ impl World {
         if self.in_flight.is_empty() {
             return;
         }
-        let index = self.random.below(self.in_flight.len() as u64) as usize;
+        let index = self.random.u64(..self.in_flight.len() as u64) as usize;
         let (_, leave) = self.in_flight.swap_remove(index);
         let verdict =
             [Verdict::Accepted, Verdict::Accepted, Verdict::Throttled, Verdict::Overloaded, Verdict::Failed]
-                [self.random.below(5) as usize];
+                [self.random.u64(..5) as usize];
         let mut signal = Signal::new(verdict);
-        if self.random.below(3) == 0 {
-            signal = signal.retry_after(self.random.ms(12_000));
+        if self.random.u64(..3) == 0 {
+            signal = signal.retry_after(ms(&mut self.random, 12_000));
         }
         let (epoch_before, now) = (self.state.epoch(), self.now);
         let mut answer = Answer::new(&signal, leave.at, now);
@@ -279,8 +262,8 @@ impl World {
 
     fn cancel(&mut self) {
         let places: Vec<Place> = self.waiting.keys().copied().collect();
-        if !places.is_empty() && self.random.below(3) > 0 {
-            let place = places[self.random.below(places.len() as u64) as usize];
+        if !places.is_empty() && self.random.u64(..3) > 0 {
+            let place = places[self.random.u64(..places.len() as u64) as usize];
             self.waiting.remove(&place);
             self.with(|state, now, wakers| state.cancel(place, now, wakers));
         } else if let Some((_, leave)) = self.in_flight.pop() {
@@ -299,7 +282,7 @@ impl World {
         let Some((place, leave)) = self.in_flight.pop() else { return };
         if self.departures.last() == Some(&leave.at) {
             self.departures.pop();
-            let (wait, max_wait) = (self.random.ms(500), self.max_wait);
+            let (wait, max_wait) = (ms(&mut self.random, 500), self.max_wait);
             self.advance(wait);
             let booking = self.with(|state, now, wakers| {
                 state.ask_again(leave, (place, false), Bounds { max_wait, max_waiting: None }, now, wakers)

@@ -500,52 +500,35 @@ fn reset_forgets_the_counters() {
     assert_eq!(world.departure(1.0), 1.0);
 }
 
-/// [SplitMix64](https://prng.di.unimi.it/splitmix64.c).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
-    }
-
-    fn reading(&mut self) -> Reading {
-        let units = [Unit::Requests, Unit::Tokens, Unit::InputTokens, Unit::Other];
-        let mut reading = Reading::new(units[self.below(4) as usize]);
-        let mut number = || match self.below(4) {
-            0 => None,
-            1 => Some(self.below(5)),
-            2 => Some(self.below(100_000)),
-            _ => Some(u64::MAX >> self.below(64)),
-        };
-        (reading.limit, reading.remaining) = (number(), number());
-        let reset = number().map(Duration::from_millis);
-        reading.window = number().map(Duration::from_secs);
-        reading.reset = if self.below(50) == 0 { Some(Duration::MAX) } else { reset };
-        reading.policy = self.below(10);
-        reading
-    }
+fn any_reading(random: &mut fastrand::Rng) -> Reading {
+    let units = [Unit::Requests, Unit::Tokens, Unit::InputTokens, Unit::Other];
+    let mut reading = Reading::new(units[random.u64(..4) as usize]);
+    let mut number = || match random.u64(..4) {
+        0 => None,
+        1 => Some(random.u64(..5)),
+        2 => Some(random.u64(..100_000)),
+        _ => Some(u64::MAX >> random.u64(..64)),
+    };
+    (reading.limit, reading.remaining) = (number(), number());
+    let reset = number().map(Duration::from_millis);
+    reading.window = number().map(Duration::from_secs);
+    reading.reset = if random.u64(..50) == 0 { Some(Duration::MAX) } else { reset };
+    reading.policy = random.u64(..10);
+    reading
 }
 
 #[test]
 fn whatever_is_told_nothing_stalls_and_memory_is_bounded() {
     const LONGEST: Duration = Duration::from_secs(600);
     for seed in 0..500 {
-        let mut random = Random(seed);
+        let mut random = fastrand::Rng::with_seed(seed);
         let policy = if seed % 2 == 0 { Box::new(Learned::new()) } else { unpaced() };
         let mut world = World::new(policy);
         let mut now = world.start;
         let mut in_flight: Vec<(Instant, Cost)> = Vec::new();
         for _ in 0..500 {
-            now += Duration::from_millis(random.below(3000));
-            let cost = Cost::one().input(random.below(1000) as u32).requests(random.below(3) as u32);
+            now += Duration::from_millis(random.u64(..3000));
+            let cost = Cost::one().input(random.u64(..1000) as u32).requests(random.u64(..3) as u32);
             let at = world.mirrored.departure(now, cost).at;
             let told = world.mirrored.told.as_ref().and_then(|told| told.departure(cost));
             // From when it was last heard of.
@@ -553,22 +536,22 @@ fn whatever_is_told_nothing_stalls_and_memory_is_bounded() {
             now = now.max(at.min(now + LONGEST));
             world.mirrored.depart(now, cost);
             in_flight.push((now, cost));
-            while in_flight.len() as u64 > random.below(20) {
-                now += Duration::from_millis(random.below(500));
-                let (departed, cost) = in_flight.swap_remove(random.below(in_flight.len() as u64) as usize);
+            while in_flight.len() as u64 > random.u64(..20) {
+                now += Duration::from_millis(random.u64(..500));
+                let (departed, cost) = in_flight.swap_remove(random.u64(..in_flight.len() as u64) as usize);
                 let verdicts = [Verdict::Throttled, Verdict::Accepted, Verdict::Accepted, Verdict::Failed];
-                let mut signal = Signal::new(verdicts[random.below(4) as usize]);
-                for _ in 0..random.below(4) {
-                    signal = signal.reading(random.reading());
+                let mut signal = Signal::new(verdicts[random.u64(..4) as usize]);
+                for _ in 0..random.u64(..4) {
+                    signal = signal.reading(any_reading(&mut random));
                 }
-                match random.below(10) {
+                match random.u64(..10) {
                     0 => world.mirrored.abandoned(departed, cost),
                     1 => world.mirrored.recall(departed, cost),
                     _ => {
                         let closing =
                             world.mirrored.answered(&Answer::new(&signal, departed, now).cost(cost));
                         assert!(seed % 2 == 0 || closing.is_none_or(|closing| closing.wait <= LONGEST));
-                        world.mirrored.settle(departed, cost, Cost::one().input(random.below(5000) as u32));
+                        world.mirrored.settle(departed, cost, Cost::one().input(random.u64(..5000) as u32));
                     }
                 }
             }
