@@ -59,6 +59,13 @@ impl Mirrored {
         self.policy.answered(answer)
     }
 
+    /// Where the server's counters are known, each call is weighed.
+    pub(crate) fn has_room_for(&self, calls: usize, now: Instant) -> bool {
+        !self.mirror.needs_success()
+            && self.policy.max_in_flight().is_none()
+            && self.policy.has_room_for(calls, now)
+    }
+
     #[inline]
     pub(crate) fn needs_success(&self) -> bool {
         self.mirror.needs_success() || self.policy.needs_success()
