@@ -13,7 +13,7 @@
 /// let cost = Cost::one().input(1200).output(500);
 /// assert_eq!((cost.requests, cost.tokens()), (1, 1700));
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub struct Cost {
     /// Requests: 1, or more where the upstream counts a call several times; 0 for a call that it does not count.

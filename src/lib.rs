@@ -7,7 +7,7 @@
 //!     caller
 //!       │
 //!       ▼
-//!     MicroBatch         small groups, one after another, a pause between
+//!     MicroBatch         small groups, one after another, a pause between (or Coalesce: many requests, one call)
 //!       ▼
 //!     Fallback           a second service, when the first one cannot serve
 //!       ▼
@@ -24,7 +24,9 @@
 //! |---|---|
 //! | [`AdaptiveCooldownLayer`] | [waits before calls and after 429s](cooldown), by a [policy] |
 //! | [`MicroBatchLayer`] | [small groups with a pause](micro_batch) |
+//! | [`CoalesceLayer`] | [many requests, one call](coalesce) |
 //! | [`FallbackLayer`] | [a second service](fallback) |
+//! | `BodyHintsLayer` (feature `body`) | reads limits that are told in the body |
 //! | [`RetryPolicy`](retry::RetryPolicy) | [a policy](retry) for tower's own `RetryLayer` |
 //!
 //! # The stack
@@ -89,7 +91,12 @@
 //! | feature | default | |
 //! |---|---|---|
 //! | `keyed` | no | [a gate per key](cooldown) (`cooldown::keyed`) |
+//! | `body` | no | `BodyHintsLayer`: limits that a service tells in the body of its answer |
+//! | `reqwest` | no | `reqwest::Response` is read like other responses |
 //! | `serde` | no | `Serialize` for snapshots and records |
+//! | `testing` | no | `testing`: simulated upstreams with a quota, for your tests |
+//! | `http-coalesce` | no | [`CoalesceLayer`] for HTTP requests, with a codec |
+//! | `embeddings` | no | codecs for OpenAI's and Gemini's embeddings; with it `http-coalesce` |
 //!
 //! # Time
 //!
@@ -99,6 +106,10 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "body")]
+#[cfg_attr(docsrs, doc(cfg(feature = "body")))]
+pub mod body_hints;
+pub mod coalesce;
 pub mod cooldown;
 pub mod cost;
 mod deferred;
@@ -112,10 +123,16 @@ mod request;
 pub mod retry;
 pub mod rollout;
 pub mod signal;
+#[cfg(feature = "testing")]
+#[cfg_attr(docsrs, doc(cfg(feature = "testing")))]
+pub mod testing;
 mod wait_reason;
 mod wakers;
 
+#[cfg(feature = "body")]
+pub use self::body_hints::{BodyHintsLayer, BodyHintsService};
 pub use self::{
+    coalesce::{Coalesce, CoalesceLayer},
     cooldown::{AdaptiveCooldown, AdaptiveCooldownLayer, Handle},
     cost::Cost,
     error::InvalidSetting,

@@ -12,6 +12,7 @@ use tower_cooldown::{
     AdaptiveCooldownLayer, FallbackLayer, MicroBatchLayer, WaitReason,
     policy::{Ladder, Policy},
     record::{Arm, CallRecord, Outcome, Statistics},
+    signal::{Classify, HttpClassifier},
 };
 
 /// Calls `service`, which never waits, that many times.
@@ -53,6 +54,27 @@ fn a_group_with_room_and_a_first_service_that_serves_allocate_nothing() {
     assert_none(&calls(&mut service, 1000));
     let mut service = FallbackLayer::new(bare()).layer(bare());
     assert_none(&calls(&mut service, 1000));
+}
+
+#[test]
+fn reading_the_fields_of_a_response_allocates_nothing() {
+    let response = Response::builder()
+        .status(429)
+        .header("date", "Wed, 25 Feb 2026 20:02:31 GMT")
+        .header("retry-after", "Wed, 25 Feb 2026 20:02:33 GMT")
+        .header("ratelimit-policy", r#""burst";q=100;w=60,"daily";q=1000;w=86400"#)
+        .header("ratelimit", r#""burst";r=0;t=30;pk=:aGk=:"#)
+        .header("x-ratelimit-remaining-tokens", "0")
+        .header("x-ratelimit-reset-tokens", "6m0s")
+        .header("anthropic-ratelimit-requests-remaining", "49")
+        .header("anthropic-ratelimit-requests-reset", "2026-02-25T20:02:32Z")
+        .body(())
+        .unwrap();
+    let info = measure(|| {
+        let signal = HttpClassifier::new().classify(Ok::<_, &Infallible>(&response));
+        assert_eq!(signal.hints.retry_after, Some(support::secs(2)));
+    });
+    assert_none(&info);
 }
 
 #[test]

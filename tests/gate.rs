@@ -25,7 +25,7 @@ use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt, limit::GlobalC
 use tower_cooldown::{
     AdaptiveCooldownLayer, Rejected, Rollout, WaitReason,
     cooldown::TooManyRequests,
-    policy::{Known, Policy, Quota},
+    policy::{Known, Ladder, Policy, Quota},
     record::{CallRecord, Outcome, Statistics},
 };
 
@@ -481,9 +481,9 @@ async fn so_does_one_that_was_never_polled() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn with_the_default_policy_too() {
+async fn with_the_ladder_too() {
     let upstream = Upstream::ok();
-    let service = AdaptiveCooldownLayer::new().layer(upstream.clone());
+    let service = with_policy(Ladder::new()).layer(upstream.clone());
     let calls = spawn_all(&service, 0..6, || ());
     settle().await;
     calls[2].abort();
@@ -1014,7 +1014,7 @@ async fn a_keyed_rollout_keeps_each_key_on_its_side() {
 #[tokio::test(start_paused = true)]
 async fn the_first_call_does_not_wait() {
     let upstream = Upstream::ok();
-    let service = AdaptiveCooldownLayer::new().layer(upstream.clone());
+    let service = with_policy(Ladder::new()).layer(upstream.clone());
     let (result, took) = send(&service, 0).await.unwrap();
     assert_eq!(result.unwrap().status(), 200);
     assert_eq!(took, Duration::ZERO);
@@ -1023,7 +1023,7 @@ async fn the_first_call_does_not_wait() {
 #[tokio::test(start_paused = true)]
 async fn the_third_call_in_two_seconds_waits_for_one() {
     let upstream = Upstream::ok();
-    let layer = AdaptiveCooldownLayer::new();
+    let layer = with_policy(Ladder::new());
     let mut service = layer.layer(upstream.clone());
     for id in 0..3 {
         service.ready().await.unwrap().call(request(id)).await.unwrap();
@@ -1035,7 +1035,7 @@ async fn the_third_call_in_two_seconds_waits_for_one() {
 #[tokio::test(start_paused = true)]
 async fn two_429s_in_a_row_close_the_gate_for_three_seconds() {
     let upstream = Upstream::statuses([429, 429, 429, 429, 200, 429]);
-    let layer = AdaptiveCooldownLayer::new();
+    let layer = with_policy(Ladder::new());
     let mut service = layer.layer(upstream.clone());
     let mut closed_for = Vec::new();
     for id in 0..6 {
@@ -1053,7 +1053,7 @@ async fn two_429s_in_a_row_close_the_gate_for_three_seconds() {
 #[tokio::test(start_paused = true)]
 async fn a_503_closes_the_gate_for_half_a_second_and_makes_the_next_call_wait_for_one_and_a_half() {
     let upstream = Upstream::statuses([503, 200]);
-    let layer = AdaptiveCooldownLayer::new();
+    let layer = with_policy(Ladder::new());
     let mut service = layer.layer(upstream.clone());
     service.ready().await.unwrap().call(request(0)).await.unwrap();
     assert_eq!(layer.handle().snapshot().closed_for, Some(ms(500)));

@@ -14,6 +14,7 @@ use tower::{BoxError, Layer, ServiceBuilder, ServiceExt, retry::RetryLayer, serv
 use tower_cooldown::{
     AdaptiveCooldownLayer, FallbackLayer, MicroBatchLayer, Rollout, WaitReason,
     cooldown::TooManyRequests,
+    policy::Ladder,
     record::{Arm, CallOutcome, CallRecord, FallbackReason, Outcome, Statistics, Usage},
     retry::RetryPolicy,
     signal::HttpClassifier,
@@ -65,7 +66,7 @@ async fn every_attempt_is_one_record() {
 #[tokio::test(start_paused = true)]
 async fn the_histogram_of_waits_has_a_row_for_each_reason() {
     // The ladder: the third call in two seconds waits, and a 429 closes the gate.
-    let layer = AdaptiveCooldownLayer::new();
+    let layer = AdaptiveCooldownLayer::with_policy(Ladder::new());
     let statistics = layer.handle().statistics();
     let upstream = Upstream::new(|call| Reply::status(if call.nth == 3 { 429 } else { 200 }));
     let service = layer.layer(upstream);

@@ -4,7 +4,7 @@ use super::{
 };
 use crate::{
     cost::OneRequest,
-    policy::{Ladder, Policy},
+    policy::{Learned, Policy},
     record::Statistics,
     rollout::Everyone,
     signal::HttpClassifier,
@@ -41,9 +41,9 @@ pub(super) struct Options<C, R, A, W> {
 }
 
 impl AdaptiveCooldownLayer {
-    /// A gate with the default policy, [`Ladder`].
+    /// A gate with the default policy, [`Learned`], which finds the quota by itself.
     pub fn new() -> Self {
-        Self::with_policy(Ladder::new())
+        Self::with_policy(Learned::new())
     }
 
     /// A gate with this policy.

@@ -359,7 +359,7 @@ impl State {
     pub(super) fn abandoned_in_flight(&mut self, leave: Leave, now: Instant, wakers: &mut Wakers) {
         self.tell();
         self.ended(leave.quiet);
-        self.policy.abandoned(leave.at);
+        self.policy.abandoned(leave.at, leave.cost);
         self.release(now, None, wakers);
     }
 

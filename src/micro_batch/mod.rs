@@ -59,6 +59,9 @@
 //! # }
 //! ```
 //!
+//! To make *fewer* calls, where the service takes an array, see [`coalesce`](crate::coalesce#which-layer-when), which
+//! has both side by side.
+//!
 //! # Groups
 //!
 //! A group is full when it has had its number of requests, whether they came together or one after another: a

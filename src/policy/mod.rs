@@ -7,6 +7,7 @@
 //!
 //! | policy | for |
 //! |---|---|
+//! | [`Learned`] | a quota that nobody told: the default |
 //! | [`Ladder`] | an upstream of which nothing is known: fixed waits before calls, fixed steps after 429s |
 //! | [`Known`] | a quota that the provider documents: so many calls in so much time |
 //!
@@ -62,11 +63,12 @@ mod bucket;
 mod escalation;
 mod known;
 mod ladder;
+pub mod learned;
 mod log;
 mod mirror;
 mod quota;
 
-pub use self::{known::Known, ladder::Ladder, quota::Quota};
+pub use self::{known::Known, ladder::Ladder, learned::Learned, quota::Quota};
 
 pub(crate) use self::mirror::Mirrored;
 

@@ -1,8 +1,8 @@
 //! What happened: one [`CallRecord`] per attempt, counted in [`Statistics`], read as a [`Snapshot`].
 //!
 //! [`AdaptiveCooldown`](crate::AdaptiveCooldown) writes a record for every attempt that passes through it,
-//! [`Fallback`](crate::Fallback) an outcome for every call, and [`MicroBatch`](crate::MicroBatch) the time
-//! that calls waited for their group. Give the layers of one stack the same [`Statistics`] and they keep one
+//! [`Fallback`](crate::Fallback) an outcome for every call, [`MicroBatch`](crate::MicroBatch) the time
+//! that calls waited for their group, and [`Coalesce`](crate::Coalesce) its batches and the calls that they saved. Give the layers of one stack the same [`Statistics`] and they keep one
 //! book; nothing in it is counted twice. Without that, each layer keeps its own.
 //!
 //! ```
@@ -31,12 +31,14 @@
 //! counters and histograms, about 30 KiB, and another 2.3 KiB for each processor, so that threads do not have to
 //! take turns; however many calls there are.
 
+mod coalesced;
 mod histogram;
 mod snapshot;
 mod statistics;
 mod usage;
 
 pub use self::{
+    coalesced::{Coalesced, TriggerCount},
     histogram::Times,
     snapshot::{Attempts, Calls, FallbackCounts, Snapshot, Tokens, Wait},
     statistics::Statistics,

@@ -1,4 +1,4 @@
-use super::{FallbackReason, Times};
+use super::{Coalesced, FallbackReason, Times};
 use crate::WaitReason;
 use std::{fmt, time::Duration};
 
@@ -19,6 +19,8 @@ pub struct Snapshot {
     /// How long calls through [`MicroBatch`](crate::MicroBatch) took, from when they came to it: the wait for the
     /// group, and whatever lies below. All zero where the stack has none.
     pub batched: Times,
+    /// What [`Coalesce`](crate::Coalesce) made of single requests. All zero where the stack has none.
+    pub coalesced: Coalesced,
     /// How long calls waited, by reason. [`WaitReason::Normal`] counts attempts that the layer which counts them
     /// (the cooldown, or a micro-batch that is alone) did not make wait; in a stack, one and the same call may
     /// have waited for its group as well.
@@ -206,6 +208,14 @@ impl Snapshot {
             peak_consecutive_429s = self.peak_consecutive_429s,
             "statistics"
         );
+        if self.coalesced.batches > 0 {
+            tracing::info!(
+                batches = self.coalesced.batches,
+                mean_size = self.coalesced.mean_size(),
+                calls_saved = self.coalesced.calls_saved(),
+                "coalesced"
+            );
+        }
         for Wait { reason, times } in &self.waits {
             tracing::debug!(
                 reason = reason.as_str(),
@@ -219,7 +229,7 @@ impl Snapshot {
     }
 }
 
-fn share(part: u64, whole: u64) -> Option<f64> {
+pub(super) fn share(part: u64, whole: u64) -> Option<f64> {
     (whole > 0).then(|| part as f64 / whole as f64)
 }
 
@@ -238,6 +248,10 @@ impl fmt::Display for Snapshot {
         if self.batched.count > 0 {
             writeln!(f, "in groups        {}", self.batched.count)?;
             fmt_times(f, "response", &self.batched)?;
+        }
+        if self.coalesced.batches > 0 {
+            self.coalesced.fmt_rows(f)?;
+            fmt_times(f, "first waited", &self.coalesced.waits)?;
         }
         fmt_attempts(f, "attempts", &self.attempts)?;
         if self.control.total() > 0 {

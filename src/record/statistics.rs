@@ -1,10 +1,12 @@
 use super::{
     Arm, Attempts, CallOutcome, CallRecord, Calls, FallbackCounts, FallbackReason, Outcome, Snapshot, Times,
     Tokens, Wait,
+    coalesced::CoalesceBook,
     histogram::{Distribution, Histogram},
 };
 use crate::{
     WaitReason,
+    coalesce::Trigger,
     lanes::{Lane, Lanes},
 };
 use std::{
@@ -29,6 +31,7 @@ struct Book {
     waits: [Histogram; WaitReason::ALL.len()],
     /// From coming to a micro-batch to the answer.
     batched: Histogram,
+    coalesced: CoalesceBook,
     calls: CallBook,
     tokens: TokenBook,
     consecutive_429s: AtomicU64,
@@ -137,6 +140,7 @@ impl Statistics {
             arms: [ArmBook::new(Lanes::new(Straight::new)), ArmBook::new(Lanes::shared(Straight::new))],
             waits: [const { Histogram::new() }; WaitReason::ALL.len()],
             batched: Histogram::new(),
+            coalesced: CoalesceBook::new(),
             calls: CallBook {
                 primary: AtomicU64::new(0),
                 refused: AtomicU64::new(0),
@@ -203,6 +207,16 @@ impl Statistics {
         self.book.batched.record(response);
     }
 
+    /// A coalesced batch has closed.
+    pub(crate) fn record_batch(&self, trigger: Trigger, requests: usize, weight: u64, waited: Duration) {
+        self.book.coalesced.record(trigger, requests, weight, waited);
+    }
+
+    /// A call is made for a coalesced batch, or for a part of it.
+    pub(crate) fn record_batch_call(&self) {
+        self.book.coalesced.record_call();
+    }
+
     #[inline]
     fn count_consecutive(&self, outcome: Outcome) {
         match outcome {
@@ -262,6 +276,7 @@ impl Statistics {
             attempts,
             control,
             batched: Distribution::of([&self.book.batched]).times(),
+            coalesced: self.book.coalesced.read(),
             waits,
             tokens: Tokens {
                 input: self.book.tokens.input.load(Relaxed),

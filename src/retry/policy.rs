@@ -102,6 +102,12 @@ impl<C, K> RetryPolicy<C, K> {
         if signal.bypassed {
             return Err("outside the rollout");
         }
+        if signal.hints.should_retry == Some(false) {
+            return Err("the server says not to");
+        }
+        if signal.hints.exhausted_for.is_some() {
+            return Err("the wait is too long");
+        }
         if self.retries_left == 0 {
             return Err("no retries left");
         }

@@ -1,13 +1,11 @@
-use super::{DEFAULT_MAX_RETRY_AFTER, Hints, Rejected, Signal, Verdict, parse_retry_after};
-use http::{
-    Extensions, HeaderMap, Response, StatusCode,
-    header::{DATE, RETRY_AFTER},
+use super::{
+    BodyHints, DEFAULT_MAX_RETRY_AFTER, Hints, HttpResponse, Rejected, Signal, Verdict, read::Answer,
 };
 use std::{
     any::{Any, type_name},
     error::Error,
     fmt,
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 /// Reads a [`Signal`] from the result of one call.
@@ -26,6 +24,14 @@ use std::{
 pub trait Classify<Res, Err> {
     /// What this result says.
     fn classify(&self, result: Result<&Res, &Err>) -> Signal;
+
+    /// What this result says where it is known what happened: [`WithRule`] asks this of the classifier below, so
+    /// that a rule need not read the server's hints itself. By default the hints of [`classify`](Self::classify).
+    fn classify_as(&self, result: Result<&Res, &Err>, verdict: Verdict) -> Signal {
+        let mut signal = self.classify(result);
+        signal.verdict = verdict;
+        signal
+    }
 
     /// Puts something into the response's extensions, if it has any: a [`Usage`](crate::record::Usage) where
     /// the layer was told to [`track_usage`](crate::AdaptiveCooldownLayer::track_usage), or [`Bypassed`].
@@ -51,39 +57,9 @@ where
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bypassed;
 
-/// The part of a response that [`HttpClassifier`] looks at.
-///
-/// Implement it to use this crate over a client with a response type of its own.
-pub trait HttpResponse {
-    /// The status code.
-    fn status(&self) -> StatusCode;
-    /// The header fields.
-    fn headers(&self) -> &HeaderMap;
-    /// The extensions.
-    fn extensions(&self) -> &Extensions;
-    /// The extensions, for adding to them.
-    fn extensions_mut(&mut self) -> &mut Extensions;
-}
-
-impl<B> HttpResponse for Response<B> {
-    fn status(&self) -> StatusCode {
-        self.status()
-    }
-
-    fn headers(&self) -> &HeaderMap {
-        self.headers()
-    }
-
-    fn extensions(&self) -> &Extensions {
-        self.extensions()
-    }
-
-    fn extensions_mut(&mut self) -> &mut Extensions {
-        self.extensions_mut()
-    }
-}
-
-/// The default classifier: by HTTP status and `Retry-After`. See the [module docs](super) for the table.
+/// The default classifier: by HTTP status, by the fields in which services tell of their limits, and by what a layer
+/// further in has read from the body ([`BodyHints`]). See the [module docs](super) for the rules, and
+/// [`services`](super::services) for what is read.
 ///
 /// Errors are [`Verdict::Failed`], except a [`Rejected`], which stays [`Verdict::Rejected`]: as it stands, or
 /// anywhere in the source chain of a `BoxError`. Into an error type of your own it cannot look; tell it how with
@@ -94,21 +70,49 @@ pub struct HttpClassifier {
 }
 
 impl HttpClassifier {
-    /// A classifier with the default cap on `Retry-After` (ten minutes).
+    /// A classifier with the default cap on waits (ten minutes).
     pub const fn new() -> Self {
         Self { max_retry_after: DEFAULT_MAX_RETRY_AFTER }
     }
 
-    /// The longest wait that is believed; a server that asks for more gets this. Default:
-    /// [`DEFAULT_MAX_RETRY_AFTER`]. Zero ignores `Retry-After`.
+    /// The longest wait that is worth waiting for. A server that asks for more means a quota that is
+    /// [exhausted](Verdict::Exhausted): the gate closes for this long, and the call is not retried. Default:
+    /// [`DEFAULT_MAX_RETRY_AFTER`]. Zero ignores all waits that servers ask for.
     #[must_use]
     pub const fn max_retry_after(mut self, max: Duration) -> Self {
         self.max_retry_after = max;
         self
     }
 
-    /// This classifier, with a rule of your own that comes first. Where the rule says `None`, the status decides
-    /// as usual.
+    /// This classifier, with a rule of your own that comes first; more than one, and the last comes first of all.
+    /// Where the rule says `None`, it goes on as usual.
+    ///
+    /// The rule says what happened. Hints that it does not give are read from the response as usual: with this
+    /// rule, `Retry-After` counts in an answer with the status 430, too.
+    ///
+    /// ```
+    /// use http::Response;
+    /// use tower_cooldown::signal::{HttpClassifier, Signal, Verdict};
+    ///
+    /// let classifier = HttpClassifier::new().with(|result: Result<&Response<String>, &std::io::Error>| {
+    ///     (result.ok()?.status().as_u16() == 430).then(|| Signal::new(Verdict::Throttled))
+    /// });
+    /// # let _ = classifier;
+    /// ```
+    ///
+    /// A header field is no more:
+    ///
+    /// ```
+    /// use http::Response;
+    /// use std::time::Duration;
+    /// use tower_cooldown::signal::{HttpClassifier, Signal, Verdict};
+    ///
+    /// let classifier = HttpClassifier::new().with(|result: Result<&Response<String>, &std::io::Error>| {
+    ///     let seconds = result.ok()?.headers().get("x-slow-down")?.to_str().ok()?.parse::<u8>().ok()?;
+    ///     Some(Signal::new(Verdict::Throttled).retry_after(Duration::from_secs(seconds.into())))
+    /// });
+    /// # let _ = classifier;
+    /// ```
     ///
     /// The rule is not asked where the classifier itself has found a [`Rejected`]. For one inside an error type of
     /// your own it is the place to say so:
@@ -137,25 +141,35 @@ impl HttpClassifier {
         WithRule { base: self, rule }
     }
 
-    fn read<Res: HttpResponse>(&self, response: &Res) -> Signal {
-        let status = response.status();
-        let verdict = verdict_of(status);
-        let mut signal = Signal::new(verdict).status(status);
-        if verdict.is_pushback() {
-            if let Some(rejected) = response.extensions().get::<Rejected>() {
-                return Signal::new(Verdict::Rejected).status(status).retry_after(rejected.retry_after);
-            }
-            signal.hints = self.hints(response.headers());
+    fn read<Res: HttpResponse>(&self, response: &Res, ruled: Option<Verdict>) -> Signal {
+        let (status, extensions) = (response.status(), response.extensions());
+        if let Some(rejected) = extensions.get::<Rejected>().filter(|_| status.as_u16() >= 400) {
+            return Signal::new(Verdict::Rejected).status(status).retry_after(rejected.retry_after);
         }
-        signal.bypassed = response.extensions().get::<Bypassed>().is_some();
+        let answer = Answer {
+            status,
+            headers: response.headers(),
+            body: extensions.get::<BodyHints>(),
+            ruled,
+            cap: self.max_retry_after,
+        };
+        let mut signal = answer.read();
+        signal.bypassed = extensions.get::<Bypassed>().is_some();
         signal
     }
 
-    fn hints(&self, headers: &HeaderMap) -> Hints {
-        let retry_after = headers.get(RETRY_AFTER).and_then(|value| {
-            parse_retry_after(value, headers.get(DATE), SystemTime::now(), self.max_retry_after)
-        });
-        Hints { retry_after, ..Hints::default() }
+    fn judge<Res: HttpResponse, Err: 'static>(
+        &self,
+        result: Result<&Res, &Err>,
+        ruled: Option<Verdict>,
+    ) -> Signal {
+        match result {
+            Ok(response) => self.read(response, ruled),
+            Err(error) => match find_rejected(error) {
+                Some(rejected) => Signal::new(Verdict::Rejected).retry_after(rejected.retry_after),
+                None => Signal::new(ruled.unwrap_or(Verdict::Failed)),
+            },
+        }
     }
 }
 
@@ -167,13 +181,11 @@ impl Default for HttpClassifier {
 
 impl<Res: HttpResponse, Err: 'static> Classify<Res, Err> for HttpClassifier {
     fn classify(&self, result: Result<&Res, &Err>) -> Signal {
-        match result {
-            Ok(response) => self.read(response),
-            Err(error) => match find_rejected(error) {
-                Some(rejected) => Signal::new(Verdict::Rejected).retry_after(rejected.retry_after),
-                None => Signal::new(Verdict::Failed),
-            },
-        }
+        self.judge(result, None)
+    }
+
+    fn classify_as(&self, result: Result<&Res, &Err>, verdict: Verdict) -> Signal {
+        self.judge(result, Some(verdict))
     }
 
     fn attach<T: Clone + Send + Sync + 'static>(&self, response: &mut Res, extension: T) {
@@ -181,17 +193,23 @@ impl<Res: HttpResponse, Err: 'static> Classify<Res, Err> for HttpClassifier {
     }
 }
 
-/// A rule on top of an [`HttpClassifier`]. Made by [`HttpClassifier::with`].
+/// A rule on top of a classifier. Made by [`HttpClassifier::with`].
 #[derive(Clone, Copy)]
-pub struct WithRule<F> {
-    base: HttpClassifier,
+pub struct WithRule<F, B = HttpClassifier> {
+    base: B,
     rule: F,
 }
 
-impl<F, Res, Err> Classify<Res, Err> for WithRule<F>
+impl<F, B> WithRule<F, B> {
+    /// The same with one more rule, which comes before those that are there already.
+    pub const fn with<G>(self, rule: G) -> WithRule<G, Self> {
+        WithRule { base: self, rule }
+    }
+}
+
+impl<F, B, Res, Err> Classify<Res, Err> for WithRule<F, B>
 where
-    Res: HttpResponse,
-    Err: 'static,
+    B: Classify<Res, Err>,
     F: Fn(Result<&Res, &Err>) -> Option<Signal>,
 {
     fn classify(&self, result: Result<&Res, &Err>) -> Signal {
@@ -199,30 +217,51 @@ where
         if signal.verdict == Verdict::Rejected {
             return signal;
         }
-        let Some(mut ruled) = (self.rule)(result) else { return signal };
-        ruled.bypassed = signal.bypassed;
-        ruled.status = ruled.status.or(signal.status);
-        ruled
+        let Some(ruled) = (self.rule)(result) else { return signal };
+        self.fill(ruled, result)
+    }
+
+    fn classify_as(&self, result: Result<&Res, &Err>, verdict: Verdict) -> Signal {
+        self.base.classify_as(result, verdict)
     }
 
     fn attach<T: Clone + Send + Sync + 'static>(&self, response: &mut Res, extension: T) {
-        response.extensions_mut().insert(extension);
+        self.base.attach(response, extension);
     }
 }
 
-impl<F> fmt::Debug for WithRule<F> {
+impl<F, B> WithRule<F, B> {
+    /// Adds to what the rule says what it leaves open.
+    fn fill<Res, Err>(&self, ruled: Signal, result: Result<&Res, &Err>) -> Signal
+    where
+        B: Classify<Res, Err>,
+    {
+        let read = self.base.classify_as(result, ruled.verdict);
+        let wait = ruled.hints.retry_after;
+        let readings = ruled.hints.readings;
+        Signal {
+            // A wait that the rule has found itself is believed. One that the classifier has found can be too long.
+            verdict: if wait.is_some() { ruled.verdict } else { read.verdict },
+            hints: Hints {
+                retry_after: wait.or(read.hints.retry_after),
+                should_retry: ruled.hints.should_retry.or(read.hints.should_retry),
+                exhausted_for: ruled
+                    .hints
+                    .exhausted_for
+                    .or(read.hints.exhausted_for.filter(|_| wait.is_none())),
+                concurrency: ruled.hints.concurrency || read.hints.concurrency,
+                readings: if readings.is_empty() { read.hints.readings } else { readings },
+            },
+            status: ruled.status.or(read.status),
+            used: ruled.used.or(read.used),
+            bypassed: read.bypassed,
+        }
+    }
+}
+
+impl<F, B: fmt::Debug> fmt::Debug for WithRule<F, B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("WithRule").field("base", &self.base).field("rule", &type_name::<F>()).finish()
-    }
-}
-
-fn verdict_of(status: StatusCode) -> Verdict {
-    match status.as_u16() {
-        429 => Verdict::Throttled,
-        503 | 529 => Verdict::Overloaded,
-        500.. => Verdict::Failed,
-        400.. => Verdict::Refused,
-        _ => Verdict::Accepted,
     }
 }
 
@@ -247,6 +286,7 @@ fn find_rejected<E: 'static>(error: &E) -> Option<Rejected> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http::{Response, StatusCode};
     use std::convert::Infallible;
 
     fn answer(status: u16, headers: &[(&str, &str)]) -> Signal {

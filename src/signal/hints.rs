@@ -10,6 +10,8 @@ pub struct Hints {
     /// When a quota that waiting does not cure is there again, if the server says so: next midnight for a daily
     /// quota, for one. Not capped as [`retry_after`](Self::retry_after) is: nobody waits for it.
     pub exhausted_for: Option<Duration>,
+    /// The server says whether to send this call again (`x-should-retry`, a negative push-back of gRPC).
+    pub should_retry: Option<bool>,
     /// The server says that too many calls are in flight, not too many in so much time.
     pub concurrency: bool,
     /// Where the server's own counters stand.
@@ -93,11 +95,19 @@ impl Readings {
         Self { readings: [Reading::new(Unit::Requests); Self::MAX], len: 0 }
     }
 
-    /// Adds one. Beyond [`MAX`](Self::MAX) it is dropped.
+    /// Adds one. Beyond [`MAX`](Self::MAX) it takes the place of the one with the most left, or is dropped if it has
+    /// more left itself.
     pub fn push(&mut self, reading: Reading) {
         if let Some(free) = self.readings.get_mut(usize::from(self.len)) {
             *free = reading;
             self.len += 1;
+            return;
+        }
+        let left = |reading: &Reading| reading.remaining.unwrap_or(u64::MAX);
+        if let Some(loosest) = self.readings.iter_mut().max_by_key(|kept| left(kept)) {
+            if left(&reading) < left(loosest) {
+                *loosest = reading;
+            }
         }
     }
 

@@ -16,26 +16,52 @@
 //! | other 4xx | [`Refused`](Verdict::Refused) |
 //! | a [`Rejected`] made by this crate, as a response or as an error | [`Rejected`](Verdict::Rejected) |
 //!
-//! `Retry-After` is read from throttled and overloaded answers, as seconds and as an HTTP-date; see
-//! [`HttpClassifier::max_retry_after`] for the cap.
+//! A 403 is throttled where something says that it is a limit, any other refusal where AWS or Envoy say so, and a gRPC
+//! answer of trailers alone is judged by its status: RESOURCE_EXHAUSTED is throttled, UNAVAILABLE overloaded.
+//!
+//! # What is read
+//!
+//! [`services`] lists the header fields of all families, and who sends them. Limits that stand in the body only are read
+//! by a layer that puts [`BodyHints`] into the response's extensions.
+//!
+//! # What goes before what
+//!
+//! 1. The wait of a refusal is the first of: a vendor's field in milliseconds, `Retry-After`, gRPC's push-back, gRPC's
+//!    `RetryInfo`, what the body says, the reset of a counter that is used up. A reset while something is left is no
+//!    wait.
+//! 2. A reset of which nobody says what it is: with letters a Go duration or a date; from 10^14 on microseconds since
+//!    1970, from 10^11 on milliseconds, from 10^9 on seconds; else seconds from now.
+//! 3. Dates are read against the response's own `Date`; without one, against our clock. A past time is now.
+//! 4. A wait that is too long ([`HttpClassifier::max_retry_after`]) makes the call [`Exhausted`](Verdict::Exhausted): it
+//!    is not retried, and [`Hints::exhausted_for`] says how long. Numbers that make no sense say nothing.
+//! 5. A counter of a day or longer that is used up is exhausted, too.
+//! 6. 503s, 529s and other failures say nothing about a quota, whatever their counters say.
+//! 7. −1, and 0 of 0, are not known. Counters in redirections and cached answers (`Age`) are those of another answer, and
+//!    what others have used up (Discord's `shared` scope) is not ours.
+//! 8. Counters are told apart by the name of their policy, their partition key, bucket or resource
+//!    ([`Reading::policy`]).
 //!
 //! # Your own rules
 //!
-//! A rule comes before the table. Here GitHub's 403 with an exhausted quota counts as throttled, and everything
-//! else is judged as usual:
+//! A rule comes before the table, and says what happened; what the server advises is read as usual, unless the rule says
+//! that as well. Here a status and a field that only this service sends count as throttled, and everything else is
+//! judged as usual:
 //!
 //! ```
-//! use http::{Response, StatusCode};
+//! use http::Response;
 //! use tower_cooldown::{
 //!     AdaptiveCooldownLayer,
 //!     signal::{HttpClassifier, Signal, Verdict},
 //! };
 //!
-//! let classifier = HttpClassifier::new().with(|result: Result<&Response<String>, &std::io::Error>| {
-//!     let response = result.ok().filter(|response| response.status() == StatusCode::FORBIDDEN)?;
-//!     let left = response.headers().get("x-ratelimit-remaining")?;
-//!     (left == "0").then(|| Signal::new(Verdict::Throttled))
-//! });
+//! let classifier = HttpClassifier::new()
+//!     .with(|result: Result<&Response<String>, &std::io::Error>| {
+//!         (result.ok()?.status().as_u16() == 430).then(|| Signal::new(Verdict::Throttled))
+//!     })
+//!     .with(|result: Result<&Response<String>, &std::io::Error>| {
+//!         let is_busy = result.ok()?.headers().contains_key("x-too-busy");
+//!         is_busy.then(|| Signal::new(Verdict::Overloaded))
+//!     });
 //! let layer = AdaptiveCooldownLayer::new().classify(classifier);
 //! # let _ = layer;
 //! ```
@@ -59,17 +85,38 @@
 //! # let _ = layer;
 //! ```
 
+mod aws;
 mod classify;
+mod clock;
+mod collect;
+mod counters;
+mod fields;
+mod go_duration;
+mod grpc;
 mod hints;
+mod http_response;
+mod ietf;
+mod number;
+mod packed;
+mod policy_key;
+mod protobuf;
+mod read;
 mod rejected;
 mod retry_after;
+mod rfc3339;
+pub mod services;
+mod structured;
 
 pub use self::{
-    classify::{Bypassed, Classify, HttpClassifier, HttpResponse, WithRule},
+    classify::{Bypassed, Classify, HttpClassifier, WithRule},
     hints::{BodyHints, Hints, Reading, Readings, Unit},
+    http_response::HttpResponse,
     rejected::Rejected,
     retry_after::{DEFAULT_MAX_RETRY_AFTER, parse_retry_after},
 };
+
+#[cfg(feature = "body")]
+pub(crate) use self::policy_key::policy_id;
 
 use crate::Cost;
 use http::StatusCode;
@@ -122,8 +169,13 @@ pub struct Signal {
 impl Signal {
     /// A signal without hints or status.
     pub const fn new(verdict: Verdict) -> Self {
-        let hints =
-            Hints { retry_after: None, exhausted_for: None, concurrency: false, readings: Readings::new() };
+        let hints = Hints {
+            retry_after: None,
+            exhausted_for: None,
+            should_retry: None,
+            concurrency: false,
+            readings: Readings::new(),
+        };
         Self { verdict, hints, status: None, used: None, bypassed: false }
     }
 

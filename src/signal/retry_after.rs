@@ -1,3 +1,4 @@
+use super::clock::Clock;
 use http::HeaderValue;
 use std::time::{Duration, SystemTime};
 
@@ -5,7 +6,7 @@ use std::time::{Duration, SystemTime};
 pub const DEFAULT_MAX_RETRY_AFTER: Duration = Duration::from_secs(600);
 
 /// Reads a `Retry-After` field ([RFC 9110, section 10.2.3][rfc]): seconds, or an HTTP-date in any of its three
-/// forms. Fractions of a second, which some servers send, are understood.
+/// forms. Fractions of a second, which some servers send, are understood, and so are seconds since 1970.
 ///
 /// `date` is the response's own `Date` field. A date in `Retry-After` is taken relative to it, so that a
 /// difference between the two clocks does not matter; without it, relative to `now`.
@@ -21,32 +22,8 @@ pub fn parse_retry_after(
     now: SystemTime,
     max: Duration,
 ) -> Option<Duration> {
-    let text = value.to_str().ok()?.trim();
-    let wait = match parse_seconds(text) {
-        Some(wait) => wait,
-        None => {
-            let until = httpdate::parse_http_date(text).ok()?;
-            let sent = date.and_then(parse_date).unwrap_or(now);
-            until.duration_since(sent).ok()?
-        }
-    };
-    let wait = wait.min(max);
+    let wait = Clock::new(date, now).retry_after(value.to_str().ok()?)?.min(max);
     (!wait.is_zero()).then_some(wait)
-}
-
-fn parse_date(value: &HeaderValue) -> Option<SystemTime> {
-    httpdate::parse_http_date(value.to_str().ok()?.trim()).ok()
-}
-
-/// `digits [ "." digits ]`, and nothing else: no sign, no exponent, no `inf`.
-fn parse_seconds(text: &str) -> Option<Duration> {
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
-    let digits = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
-    if !digits(whole) || !digits(fraction) {
-        return None;
-    }
-    let nanos: u32 = format!("{fraction:0<9}").get(..9)?.parse().ok()?;
-    Some(Duration::new(whole.parse().ok()?, nanos))
 }
 
 #[cfg(test)]

@@ -1,0 +1,348 @@
+//! The task that closes batches and sends them. It is there only while there is work.
+
+use super::{
+    Abandon, BatchError,
+    batch::{Answer, SharedBatch, Trigger},
+    core::{Linger, Look},
+    shared::{LaneOf, Shared, Start},
+    split::Split,
+};
+use crate::deferred::poll_until;
+use futures::FutureExt;
+use std::{
+    future::{Future, poll_fn},
+    hash::Hash,
+    mem,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+use tokio::{
+    runtime::Handle,
+    time::{Instant, Sleep},
+};
+use tower::Service;
+
+/// Collects a batch, sends it, and so on, until nothing is left. If it is dropped before, because it panicked or its
+/// runtime shut down, its callers are told.
+pub(super) struct Task<S, Req, T, E, K, P>
+where
+    K: Hash + Eq + Clone,
+{
+    shared: Arc<Shared<S, Req, T, E, K, P>>,
+    lane: LaneOf<K>,
+    stage: Stage<Req, T, E>,
+}
+
+enum Stage<Req, T, E> {
+    Collecting,
+    /// `callers[answered..]` wait for their answers.
+    Sending {
+        batch: SharedBatch<Req, T, E>,
+        callers: Vec<usize>,
+        answered: usize,
+    },
+    Over,
+}
+
+/// How one call ended.
+enum Ended<Req, T, E> {
+    Answers(Vec<Answer<T, E>>),
+    /// It failed and is to be made again with these, in halves.
+    Again(Vec<Req>),
+    Failed(BatchError<E>),
+}
+
+impl<S, Req, T, K, P> Task<S, Req, T, S::Error, K, P>
+where
+    S: Service<Vec<Req>> + Clone + Send + 'static,
+    S::Response: IntoIterator<Item = Result<T, S::Error>>,
+    S::Future: Send,
+    S::Error: Send + Sync + 'static,
+    Req: Send + 'static,
+    T: Send + 'static,
+    K: Hash + Eq + Clone + Send + Sync + 'static,
+    P: Split<Req, S::Response, S::Error> + Send + Sync + 'static,
+{
+    #[allow(clippy::type_complexity, reason = "what all of them share")]
+    pub(super) fn spawn(shared: &Arc<Shared<S, Req, T, S::Error, K, P>>, lane: LaneOf<K>, start: Start) {
+        let task = Self { shared: Arc::clone(shared), lane, stage: Stage::Collecting };
+        // Without a runtime the task is dropped, which fails what waits.
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(task.run(start.tick));
+        }
+    }
+
+    async fn run(mut self, mut tick: bool) {
+        loop {
+            let round = AssertUnwindSafe(self.round(tick)).catch_unwind().await;
+            if round.is_err() {
+                // What can panic is code of others: of the inner service, of its results, of a caller's waker.
+                self.fail_round();
+            }
+            let Some(next) = self.next_round() else { return };
+            tick = next;
+        }
+    }
+
+    /// Collects one batch and sends it.
+    async fn round(&mut self, tick: bool) {
+        if tick {
+            // Tokio polls a task that has yielded only after it has run what else can run and has looked for new
+            // events: the requests that come together are together then.
+            tokio::task::yield_now().await;
+        }
+        if !self.shared.has_work(&self.lane) {
+            self.stage = Stage::Over;
+            return;
+        }
+        let Some((trigger, service)) = self.collect().await else { return };
+        let Some(requests) = self.take(trigger) else { return };
+        if requests.is_empty() {
+            return;
+        }
+        match service {
+            Ok(service) => self.send(service, requests).await,
+            Err(error) => self.fail(&BatchError::Batch(Arc::new(error))),
+        }
+    }
+
+    /// Takes the next batch, and lets another task collect the one after it.
+    fn take(&mut self, trigger: Trigger) -> Option<Vec<Req>> {
+        let Some((batch, load, start)) = self.shared.take(&self.lane, trigger) else {
+            self.stage = Stage::Over;
+            return None;
+        };
+        self.stage = Stage::Sending { batch, callers: load.callers, answered: 0 };
+        if let Some(start) = start {
+            Self::spawn(&self.shared, self.lane.clone(), start);
+        }
+        Some(load.requests)
+    }
+
+    /// Something panicked: the batch at hand fails, or else the next one.
+    fn fail_round(&mut self) {
+        if let Stage::Collecting = self.stage {
+            drop(self.take(Trigger::Tick));
+        }
+        self.fail(&BatchError::Panicked);
+    }
+
+    /// Whether there is more to do, and whether for that the end of the tick is to be waited for.
+    fn next_round(&mut self) -> Option<bool> {
+        if let Stage::Over = self.stage {
+            return None;
+        }
+        self.stage = Stage::Over;
+        let next = self.shared.with(&self.lane, |lane, wakers| {
+            let goes_on = lane.sent();
+            if let Some(open) = &lane.open {
+                open.wake_watcher(wakers); // it may wait for a batch to end
+            }
+            goes_on.then(|| !lane.front_is_closed())
+        })?;
+        self.stage = Stage::Collecting;
+        Some(next)
+    }
+
+    /// Waits until the next batch may close and the inner service is ready for it, while requests still join.
+    async fn collect(&mut self) -> Option<(Trigger, Result<S, S::Error>)> {
+        let linger = self.shared.settings.linger;
+        let trigger = if linger == Linger::Tick {
+            Trigger::Tick
+        } else {
+            let mut timer = pin!(None);
+            poll_fn(|cx| self.poll_linger(linger, timer.as_mut(), cx)).await?
+        };
+        let mut service = self.shared.service();
+        let ready = poll_fn(|cx| match service.poll_ready(cx) {
+            Poll::Pending if !self.watch(cx) => Poll::Ready(None),
+            poll => poll.map(Some),
+        });
+        let ready = ready.await?;
+        Some((trigger, ready.map(|()| service)))
+    }
+
+    fn poll_linger(
+        &mut self,
+        linger: Linger,
+        mut timer: Pin<&mut Option<Sleep>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Trigger>> {
+        loop {
+            if !self.watch(cx) {
+                return Poll::Ready(None);
+            }
+            let look = self.shared.with(&self.lane, |lane, _| {
+                let open = lane.front().filter(|_| !lane.front_is_closed())?;
+                Some(linger.look(open.since, lane.sending(), lane.completed(), Instant::now()))
+            });
+            match look {
+                // it is closed, and knows why
+                None => return Poll::Ready(Some(Trigger::Idle)),
+                Some(Look::Close(trigger)) => return Poll::Ready(Some(trigger)),
+                Some(Look::Wait(until)) => ready!(poll_until(timer.as_mut(), until, cx)),
+            }
+        }
+    }
+
+    /// Whether there is a batch that somebody waits for. If so, the task is woken when that changes; else it is
+    /// over.
+    fn watch(&mut self, cx: &Context<'_>) -> bool {
+        let found = self.shared.with(&self.lane, |lane, wakers| {
+            while let Some(batch) = lane.front() {
+                if batch.watch(cx, wakers) {
+                    return true;
+                }
+                lane.pop_front();
+            }
+            lane.stop_collecting();
+            false
+        });
+        if !found {
+            self.stage = Stage::Over;
+        }
+        found
+    }
+
+    /// Sends the requests, if need be in parts, and answers the callers.
+    async fn send(&mut self, service: S, requests: Vec<Req>) {
+        let mut readied = Some(service);
+        let mut parts = vec![requests];
+        while let Some(part) = parts.pop() {
+            let size = part.len();
+            match self.call(readied.take(), part).await {
+                Ended::Answers(answers) => self.answer(size, answers.into_iter()),
+                Ended::Failed(error) => self.answer(size, (0..size).map(|_| Err(error.share()))),
+                Ended::Again(mut first) => {
+                    let second = first.split_off(first.len() / 2);
+                    parts.extend([second, first]);
+                }
+            }
+            if let Stage::Sending { batch, .. } = &self.stage {
+                if !parts.is_empty() && self.shared.settings.abandon == Abandon::Cancel && !batch.is_awaited()
+                {
+                    return self.fail(&BatchError::Closed);
+                }
+            }
+        }
+    }
+
+    /// One call. A panic in any part of it stays in here.
+    async fn call(&self, readied: Option<S>, requests: Vec<Req>) -> Ended<Req, T, S::Error> {
+        let shared = &*self.shared;
+        let size = requests.len();
+        let call = AssertUnwindSafe(async move {
+            let mut service = match readied {
+                Some(service) => service,
+                None => {
+                    let mut service = shared.service();
+                    if let Err(error) = poll_fn(|cx| service.poll_ready(cx)).await {
+                        return Ended::Failed(BatchError::Batch(Arc::new(error)));
+                    }
+                    service
+                }
+            };
+            let split = &shared.settings.split;
+            let copies = if size > 1 { split.copy(&requests) } else { None };
+            shared.settings.statistics.record_batch_call();
+            let result = service.call(requests).await;
+            match copies {
+                Some(copies) if split.splits(result.as_ref()) => Ended::Again(copies),
+                _ => results(result, size),
+            }
+        });
+        let mut call = pin!(Some(call.catch_unwind()));
+        let mut timer = pin!(None);
+        let until = shared.settings.timeout.map(|timeout| crate::policy::later(Instant::now(), timeout));
+        let ended = poll_fn(|cx| {
+            if let Some(Poll::Ready(ended)) = call.as_mut().as_pin_mut().map(|call| call.poll(cx)) {
+                return Poll::Ready(ended.unwrap_or(Ended::Failed(BatchError::Panicked)));
+            }
+            if let Some(until) = until {
+                if poll_until(timer.as_mut(), until, cx).is_ready() {
+                    return Poll::Ready(Ended::Failed(BatchError::TimedOut));
+                }
+            }
+            if self.is_abandoned(cx) { Poll::Ready(Ended::Failed(BatchError::Closed)) } else { Poll::Pending }
+        })
+        .await;
+        match catch_unwind(AssertUnwindSafe(|| call.set(None))) {
+            Ok(()) => ended,
+            Err(_) => Ended::Failed(BatchError::Panicked),
+        }
+    }
+
+    fn is_abandoned(&self, cx: &Context<'_>) -> bool {
+        let mut wakers = crate::wakers::Wakers::default();
+        match &self.stage {
+            Stage::Sending { batch, .. } if self.shared.settings.abandon == Abandon::Cancel => {
+                !batch.watch(cx, &mut wakers)
+            }
+            _ => false,
+        }
+    }
+
+    /// Answers the next callers.
+    fn answer(&mut self, size: usize, answers: impl ExactSizeIterator<Item = Answer<T, S::Error>>) {
+        if let Stage::Sending { batch, callers, answered } = &mut self.stage {
+            let from = *answered;
+            *answered += size;
+            batch.deliver(callers[from..*answered].iter().copied().zip(answers));
+        }
+    }
+
+    /// All callers that have no answer yet get this one.
+    fn fail(&mut self, error: &BatchError<S::Error>) {
+        if let Stage::Sending { callers, answered, .. } = &self.stage {
+            let left = callers.len() - answered;
+            self.answer(left, (0..left).map(|_| Err(error.share())));
+        }
+    }
+}
+
+/// One answer per request, or an error for all.
+fn results<R, T, Req, E>(result: Result<R, E>, expected: usize) -> Ended<Req, T, E>
+where
+    R: IntoIterator<Item = Result<T, E>>,
+{
+    match result {
+        // It failed with that request, whoever else might have been in the batch.
+        Err(error) if expected == 1 => Ended::Answers(vec![Err(BatchError::Item(error))]),
+        Err(error) => Ended::Failed(BatchError::Batch(Arc::new(error))),
+        Ok(response) => {
+            let mut response = response.into_iter();
+            let answers: Vec<_> =
+                response.by_ref().take(expected).map(|result| result.map_err(BatchError::Item)).collect();
+            // At most one more is asked for: there may be no end of them.
+            let more = response.next().map_or(0, |_| response.size_hint().0.saturating_add(1));
+            if answers.len() == expected && more == 0 {
+                Ended::Answers(answers)
+            } else {
+                Ended::Failed(BatchError::LengthMismatch {
+                    expected,
+                    got: answers.len().saturating_add(more),
+                })
+            }
+        }
+    }
+}
+
+/// The runtime shuts down, or there is none: nobody goes on with this batch.
+impl<S, Req, T, E, K, P> Drop for Task<S, Req, T, E, K, P>
+where
+    K: Hash + Eq + Clone,
+{
+    fn drop(&mut self) {
+        let collecting = match mem::replace(&mut self.stage, Stage::Over) {
+            Stage::Over => return,
+            Stage::Collecting => true,
+            Stage::Sending { batch, callers, answered } => {
+                batch.fail(&callers[answered..], &BatchError::Closed);
+                false
+            }
+        };
+        self.shared.lost(&self.lane, collecting);
+    }
+}
