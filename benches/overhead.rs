@@ -11,6 +11,8 @@
 //! the figures are still per call of one thread, while the other does the same through the same gate; for `bare`,
 //! and for what a layer adds to it, perfect sharing means the same figures as for one thread.
 //!
+//! The yardsticks are the least that any layer of this kind consists of, written by hand.
+//!
 //! A layer with no state to share, or that cannot be cloned, has no row for two threads. This crate keeps its
 //! records at all times, so it has no variant without them.
 
@@ -20,6 +22,8 @@ mod instructions;
 mod stacks;
 #[path = "overhead/timing.rs"]
 mod timing;
+#[path = "overhead/yardstick.rs"]
+mod yardstick;
 
 use serde::Serialize;
 use stacks::Stack;

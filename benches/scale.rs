@@ -12,9 +12,11 @@ use allocation_counter::{measure, opt_out};
 use http::{Request, Response};
 use serde::Serialize;
 use std::{
+    collections::HashMap,
     convert::Infallible,
     future::{Future, Ready, ready},
     hint::black_box,
+    sync::{Arc, RwLock},
     task::{Context, Poll, Waker},
     time::{Duration, Instant},
 };
@@ -95,8 +97,20 @@ fn keys_at_rest(keys: usize, rows: &mut Vec<Row>) {
     rows.push(Row { what: "keyed: memory per key", count: keys, value: bytes, unit: "bytes" });
 
     let order: Vec<u64> = (0..1_000_000).map(|n| scattered(n) % keys as u64).collect();
-    let ns = per_item(order.len(), || order.iter().for_each(|key| drop(black_box(handle.get(key)))));
-    rows.push(Row { what: "keyed: lookup of any key", count: keys, value: ns, unit: "ns" });
+    let hot: Vec<u64> = order.iter().map(|key| key % 1000).collect();
+    for (what, order) in [("keyed: lookup of any key", &order), ("keyed: lookup of a thousand of them", &hot)]
+    {
+        let ns = per_item(order.len(), || order.iter().for_each(|key| drop(black_box(handle.get(key)))));
+        rows.push(Row { what, count: keys, value: ns, unit: "ns" });
+    }
+    // As many bytes behind each key, in the plainest map that could be shared.
+    let plain: RwLock<HashMap<u64, Arc<[u64; 40]>>> = RwLock::default();
+    for key in 0..keys as u64 {
+        plain.write().expect("no panic").insert(key, Arc::new([key; 40]));
+    }
+    let get = |key| plain.read().expect("no panic").get(key).map(Arc::clone);
+    let ns = per_item(order.len(), || order.iter().for_each(|key| drop(black_box(get(key)))));
+    rows.push(Row { what: "a HashMap behind a lock: lookup of any", count: keys, value: ns, unit: "ns" });
 
     let (mut service, mut plain) = (layer.layer(bare()), bare());
     let calls = per_item(order.len(), || order.iter().for_each(|key| call(&mut service, *key)));

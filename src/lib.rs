@@ -117,6 +117,8 @@ mod error;
 pub mod fallback;
 mod lanes;
 pub mod micro_batch;
+#[doc = include_str!("../docs/overhead.md")]
+pub mod overhead {}
 pub mod policy;
 pub mod record;
 mod request;

@@ -1,6 +1,9 @@
 //! What is measured. All gates are set so that no call waits.
 
-use crate::timing::{Pair, Run};
+use crate::{
+    timing::{Pair, Run},
+    yardstick::{self, Yardstick},
+};
 use http::{Request, Response};
 use std::{
     fmt::Debug,
@@ -78,6 +81,7 @@ where
 
 pub(crate) fn all() -> Vec<Stack> {
     let mut all = vec![shared("bare", bare::<()>)];
+    all.extend(yardsticks());
     all.extend(of_tower());
     all.extend(of_others());
     all.extend(of_this_crate());
@@ -87,6 +91,18 @@ pub(crate) fn all() -> Vec<Stack> {
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
 const MANY: usize = 1_000_000_000;
+
+fn yardsticks() -> [Stack; 4] {
+    fn yardstick<const HAS: u8>(name: &'static str) -> Stack {
+        shared(name, || Yardstick::<_, HAS>::new(bare::<()>()))
+    }
+    [
+        yardstick::<{ yardstick::FUTURE }>("yardstick/future"),
+        yardstick::<{ yardstick::CLOCKS }>("yardstick/clocks"),
+        yardstick::<{ yardstick::LOCK }>("yardstick/lock"),
+        yardstick::<{ yardstick::REFERENCE }>("yardstick/reference"),
+    ]
+}
 
 fn of_tower() -> [Stack; 5] {
     let limit = || RateLimitLayer::new(MANY as u64, SECOND);
@@ -194,7 +210,8 @@ fn micro_batch() -> MicroBatchLayer {
     MicroBatchLayer::new(usize::MAX).expect("more than none")
 }
 
-/// The one that `AdaptiveCooldownLayer::new` uses.
+/// Not `Learned`, which `AdaptiveCooldownLayer::new` uses: it climbs to its rate, and makes calls that come as fast as
+/// these wait, which is not what is measured here. It is also told of every answer, for a second lock.
 fn default_policy() -> Ladder {
     ladder()
 }

@@ -133,7 +133,9 @@ impl Gate {
     #[cold]
     fn lock_soon(&self) -> MutexGuard<'_, State> {
         for _ in 0..SPINS {
-            spin_loop();
+            for _ in 0..4 {
+                spin_loop();
+            }
             match self.state.try_lock() {
                 Ok(state) => return state,
                 Err(TryLockError::Poisoned(state)) => return state.into_inner(),
@@ -265,11 +267,11 @@ impl Gate {
     }
 
     /// Shows the state to `look`, with the time until which the gate is closed.
-    pub(super) fn inspect<T>(&self, look: impl FnOnce(&State, Option<Closed>, Instant) -> T) -> T {
+    pub(super) fn inspect<T>(&self, look: impl FnOnce(&mut State, Option<Closed>, Instant) -> T) -> T {
         let now = Instant::now();
         let mut state = self.lock();
         let closed = state.closed_until(now);
-        look(&state, closed, now)
+        look(&mut state, closed, now)
     }
 }
 

@@ -31,6 +31,7 @@ pub(super) struct State {
     in_flight: usize,
     /// Those of them whose every answer is heard. Where the policy has a bound, it is these.
     heard: usize,
+    early: Early,
     epoch: u64,
     /// There while somebody waits: an idle gate takes little memory, because there may be a million of them.
     crowd: Option<Box<Crowd>>,
@@ -38,6 +39,22 @@ pub(super) struct State {
     next_ticket: u64,
     policy: Mirrored,
 }
+
+/// Departures for which the policy [had room](Policy::has_room_for) beforehand, and of which it is told later, before
+/// anything else is asked or said, as if all had left with the last of them. A call then does with one line of the
+/// state, as long as nothing happens.
+#[derive(Default)]
+struct Early {
+    room: u8,
+    untold: u8,
+    /// What holds for all of them, as in [`Leave::quiet`].
+    quiet: bool,
+    /// The policy has room until then.
+    until: Option<Instant>,
+}
+
+/// For so many calls, in so much time.
+const ROOM: (u8, Duration) = (32, Duration::from_millis(1));
 
 /// All who wait.
 #[derive(Default)]
@@ -88,12 +105,14 @@ impl State {
             last_departure: None,
             in_flight: 0,
             heard: 0,
+            early: Early::default(),
             crowd: None,
         }
     }
 
     /// The policy as it was at the beginning, but for calls that left: for a gate of its own.
-    pub(super) fn fresh_policy(&self) -> Box<dyn Policy> {
+    pub(super) fn fresh_policy(&mut self) -> Box<dyn Policy> {
+        self.tell();
         let mut policy = self.policy.policy().boxed_clone();
         policy.reset();
         policy
@@ -138,11 +157,54 @@ impl State {
     /// The same where nothing holds the call back; nearly all calls, in good times.
     #[inline(always)]
     pub(super) fn book_open(&mut self, (arrived, cost): (Instant, Cost), now: Instant) -> Option<Leave> {
-        let open = self.closed_until(now).is_none() && self.waiting() == 0 && !self.is_full();
-        if open && self.policy.departure(arrived, cost).at <= now {
-            Some(self.depart(cost, WaitReason::Normal, now))
-        } else {
-            None
+        if self.closed_until(now).is_some() || self.waiting() > 0 {
+            return None;
+        }
+        let in_time = self.early.until.is_some_and(|until| now < until);
+        if self.early.room > 0 && in_time && cost == Cost::one() {
+            let at = self.last_departure.map_or(now, |last| last.max(now));
+            self.early.untold += 1;
+            self.early.room -= 1;
+            return Some(self.left(at, cost, WaitReason::Normal, self.early.quiet));
+        }
+        self.ask_policy((arrived, cost), now)
+    }
+
+    #[inline(never)]
+    fn ask_policy(&mut self, (arrived, cost): (Instant, Cost), now: Instant) -> Option<Leave> {
+        self.tell();
+        if self.is_full() || self.policy.departure(arrived, cost).at > now {
+            return None;
+        }
+        let leave = self.depart(cost, WaitReason::Normal, now);
+        self.make_room(now);
+        Some(leave)
+    }
+
+    fn make_room(&mut self, now: Instant) {
+        let (calls, time) = ROOM;
+        if self.policy.has_room_for(calls.into(), now) {
+            self.early.room = calls;
+            self.early.until = Some(later(now, time));
+            self.early.quiet = !self.policy.needs_success();
+        }
+    }
+
+    /// Tells the policy of all departures that it has not heard of. Before anything else is asked of it or told.
+    #[inline]
+    fn tell(&mut self) {
+        self.early.room = 0;
+        if self.early.untold > 0 {
+            self.tell_all();
+        }
+    }
+
+    fn tell_all(&mut self) {
+        let Some(at) = self.last_departure else { return };
+        while self.early.untold > 0 {
+            // First, for the policy may panic.
+            self.early.untold -= 1;
+            self.policy.depart(at, Cost::one());
         }
     }
 
@@ -271,6 +333,7 @@ impl State {
     }
 
     fn recall(&mut self, leave: Leave) {
+        self.tell();
         self.ended(leave.quiet);
         self.policy.recall(leave.at, leave.cost);
         if let Some(crowd) = &mut self.crowd {
@@ -281,6 +344,7 @@ impl State {
 
     /// The answer to a call came in.
     pub(super) fn answered(&mut self, answer: &mut Answer<'_>, leave: Leave, wakers: &mut Wakers) -> Moved {
+        self.tell();
         self.ended(leave.quiet);
         answer.current = leave.epoch == self.epoch;
         let moved = match self.policy.answered(answer) {
@@ -293,6 +357,7 @@ impl State {
 
     /// A call in flight went away without an answer.
     pub(super) fn abandoned_in_flight(&mut self, leave: Leave, now: Instant, wakers: &mut Wakers) {
+        self.tell();
         self.ended(leave.quiet);
         self.policy.abandoned(leave.at, leave.cost);
         self.release(now, None, wakers);
@@ -301,6 +366,7 @@ impl State {
     /// What a call took from the quotas in truth, after its answer.
     pub(super) fn settle(&mut self, leave: Leave, used: Cost, now: Instant, wakers: &mut Wakers) {
         if used != leave.cost {
+            self.tell();
             self.policy.settle(leave.at, leave.cost, used);
             self.vacated(now, wakers);
             self.release(now, None, wakers);
@@ -339,6 +405,7 @@ impl State {
 
     /// Opens the gate, forgets the refusals, and disregards answers that are still on their way.
     pub(super) fn reset(&mut self, now: Instant, wakers: &mut Wakers) {
+        self.tell();
         self.policy.reset();
         self.epoch += 1;
         self.closed = None;
@@ -395,7 +462,8 @@ impl State {
         self.in_flight
     }
 
-    pub(super) fn policy(&self) -> &Mirrored {
+    pub(super) fn policy(&mut self) -> &Mirrored {
+        self.tell();
         &self.policy
     }
 
@@ -430,8 +498,13 @@ impl State {
         // Callers read the clock before they have the lock, so one of them may be a little behind.
         let at = self.last_departure.map_or(now, |last| last.max(now));
         self.policy.depart(at, cost);
-        self.last_departure = Some(at);
         let quiet = !self.policy.needs_success() && self.policy.max_in_flight().is_none();
+        self.left(at, cost, reason, quiet)
+    }
+
+    #[inline]
+    fn left(&mut self, at: Instant, cost: Cost, reason: WaitReason, quiet: bool) -> Leave {
+        self.last_departure = Some(at);
         self.in_flight += 1;
         self.heard += usize::from(!quiet);
         Leave { epoch: self.epoch, at, cost, reason, quiet }
@@ -442,6 +515,7 @@ impl State {
     /// needs no timer.) `looking` is the caller's own place, which needs no waking.
     fn release(&mut self, now: Instant, looking: Option<Place>, wakers: &mut Wakers) -> Option<Instant> {
         self.crowd.as_ref()?;
+        self.tell();
         let closed = self.closed_until(now);
         while self.waiting() > 0 {
             if self.is_full() {
@@ -490,6 +564,7 @@ impl State {
 
     /// When a call that comes after all others would leave.
     fn book_last(&mut self, call: (Instant, Cost), now: Instant) -> Departure {
+        self.tell();
         let closed = self.closed_until(now);
         let crowd = self.crowd.get_or_insert_default();
         let tail = crowd.tail.get_or_insert_with(|| self.policy.clone());
@@ -510,6 +585,7 @@ impl State {
     /// Books the whole queue anew. Calls that would have to wait for too long now are refused.
     fn rebook(&mut self, now: Instant, wakers: &mut Wakers) {
         let closed = self.closed_until(now);
+        self.tell();
         let Some(crowd) = &mut self.crowd else { return };
         let Crowd { queue, tail, settled, abandoned, max_wait, .. } = crowd.as_mut();
         *abandoned = 0;

@@ -90,6 +90,13 @@ impl Policy for Known {
         }
     }
 
+    fn has_room_for(&self, calls: usize, now: Instant) -> bool {
+        let free = |at: Option<Instant>| at.is_none_or(|at| at <= now);
+        let (calls, most) = (calls as u64, self.requests.most());
+        let tokens = self.tokens.as_ref().and_then(|tokens| tokens.free_at(0));
+        calls <= most && free(self.requests.free_at(calls)) && free(tokens)
+    }
+
     fn depart(&mut self, at: Instant, cost: Cost) {
         self.requests.depart(at, cost.requests.into());
         if let Some(tokens) = &mut self.tokens {
@@ -132,6 +139,14 @@ impl Counter {
                 let margin = quota.margin.unwrap_or(quota.window / 100);
                 Self::Window(Log::new(quota.limit.into(), quota.window.saturating_add(margin)))
             }
+        }
+    }
+
+    /// The most that can be taken at a time.
+    fn most(&self) -> u64 {
+        match self {
+            Self::Window(log) => log.limit(),
+            Self::Bucket(bucket) => bucket.burst(),
         }
     }
 

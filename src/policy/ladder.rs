@@ -136,6 +136,12 @@ impl Policy for Ladder {
         Departure::new(at, reason)
     }
 
+    /// The pace is looked at call by call, if there is one.
+    fn has_room_for(&self, _: usize, now: Instant) -> bool {
+        let paced = !self.busy_window.is_zero() && !self.busy_wait.is_zero();
+        !paced && self.departure(now, Cost::one()).at <= now
+    }
+
     fn depart(&mut self, at: Instant, _: Cost) {
         if self.departures.len() >= self.busy_calls * 2 {
             self.departures.pop_front();

@@ -33,6 +33,10 @@ impl Log {
         Self { window, limit, grain, used: 0, stamps }
     }
 
+    pub(super) const fn limit(&self) -> u64 {
+        self.limit
+    }
+
     /// From when on `amount` can be taken. More than the limit can be taken when nothing else is.
     pub(super) fn free_at(&self, amount: u64) -> Option<Instant> {
         let mut over = self.used.saturating_add(amount.min(self.limit)).saturating_sub(self.limit);

@@ -95,9 +95,19 @@ struct World {
 impl World {
     fn new(seed: u64) -> Self {
         let mut random = fastrand::Rng::with_seed(seed);
-        let (mut policy, limit): (Box<dyn Policy>, _) = match random.u64(..3) {
+        let (mut policy, limit): (Box<dyn Policy>, _) = match random.u64(..5) {
             0 => (Box::new(Ladder::new()), None),
+            // These two have room for calls that leave before they are told.
             1 => {
+                let no_pace = Ladder::new().pace(2, Duration::ZERO, Duration::ZERO).unwrap();
+                (Box::new(no_pace.steps([20, 50, 100, 200].map(Duration::from_millis))), None)
+            }
+            2 => {
+                let (limit, window) = (40, Duration::from_millis(700));
+                let quota = Quota::new(limit, window).unwrap().margin(Duration::ZERO);
+                (Box::new(Known::new(quota)), Some((limit as usize, window)))
+            }
+            3 => {
                 let (limit, window) = (1 + random.u64(..5) as u32, Duration::from_secs(2));
                 let quota = Quota::new(limit, window).unwrap().margin(Duration::ZERO);
                 (Box::new(Known::new(quota)), Some((limit as usize, window)))
@@ -248,6 +258,7 @@ impl World {
         let mut answer = Answer::new(&signal, leave.at, now);
         if leave.quiet && signal == Signal::new(Verdict::Accepted) {
             // The gate does not tell the state. It would not matter if it did.
+            self.state.tell();
             let (mut told, before) = (self.state.policy.clone(), format!("{:?}", self.state.policy));
             answer.current = leave.epoch == epoch_before;
             assert_eq!(told.answered(&answer), None, "seed {}", self.seed);
@@ -424,4 +435,28 @@ fn a_hundred_thousand_callers_wait_and_go_away_without_much_work() {
         state.release(now, None, &mut wakers);
     }
     assert_eq!(state.crowd().settled.len(), 100_000 - 10 - 50_000 + 5);
+}
+
+#[test]
+fn calls_that_leave_before_the_policy_is_told_count_all_the_same() {
+    let now = Instant::now();
+    let quota = Quota::new(100, Duration::from_secs(1)).unwrap();
+    let (mut plain, mut state) = (Known::new(quota), State::new(Box::new(Known::new(quota))));
+    let call = |state: &mut State, at| state.book_open((at, Cost::one()), at);
+    let mut untold = 0;
+    for micros in 0..100 {
+        assert!(call(&mut state, now + Duration::from_micros(micros)).is_some());
+        untold = untold.max(state.early.untold);
+    }
+    assert_eq!((untold, state.in_flight()), (ROOM.0, 100));
+    assert_eq!(call(&mut state, now + Duration::from_millis(2)), None, "the quota is used up");
+
+    let mut state = State::new(Box::new(Known::new(quota)));
+    for millis in [0, 0, 2, 3, 3] {
+        let at = now + Duration::from_millis(millis);
+        assert!(call(&mut state, at).is_some());
+        plain.depart(at, Cost::one());
+    }
+    assert_eq!(state.early.untold, 1);
+    assert_eq!(format!("{:?}", state.policy().policy()), format!("{plain:?}"));
 }

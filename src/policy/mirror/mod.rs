@@ -105,6 +105,11 @@ impl Mirrored {
         self.told.is_some() || self.policy.needs_success()
     }
 
+    /// Where the server's counters are known, each call is weighed.
+    pub(crate) fn has_room_for(&self, calls: usize, now: Instant) -> bool {
+        self.told.is_none() && self.policy.max_in_flight().is_none() && self.policy.has_room_for(calls, now)
+    }
+
     pub(crate) fn recall(&mut self, at: Instant, cost: Cost) {
         self.policy.recall(at, cost);
         if let Some(told) = &mut self.told {
