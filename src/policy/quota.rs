@@ -61,11 +61,6 @@ impl Quota {
         Ok(self)
     }
 
-    /// Calls per second.
-    pub(super) fn rate(&self) -> f64 {
-        f64::from(self.limit) / self.window.as_secs_f64()
-    }
-
     /// How much longer than declared the window is taken to be. Default: a hundredth of the window.
     ///
     /// Two calls that leave one window apart do not arrive one window apart: the first may have had to

@@ -1,117 +1,122 @@
-/// The rate between two refusals: from a little below the plateau back to it, and when it holds, beyond.
-///
-/// The shape is that of [CUBIC](https://www.rfc-editor.org/rfc/rfc9438) (steep, flat at the plateau, then steep
-/// again), counted in calls that were accepted, not in time: so callers who do not use the rate do not raise it.
-#[derive(Clone, Debug)]
+use super::{cycle::Measured, later, secs, since};
+use tokio::time::Instant;
+
+/// How fast the rate grows, from how sure the policy is of it.
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Climb {
-    /// The rate that the upstream is believed to allow, in requests per second.
-    plateau: f64,
-    rate: f64,
-    /// Calls accepted since the last refusal, while there were more of them than might leave.
-    calls: f64,
+    /// Doubles the growth with each unit. 0 is certain.
+    zeal: i32,
+    /// The rate that was refused last; or a higher one that has proved it wrong since. After a fall that is deep it
+    /// follows slowly.
+    ceiling: f64,
+    /// Calls to go until it grows again, to pay for the last refusals.
+    rest: f64,
+    /// It does not grow before that.
+    rest_until: Option<Instant>,
+    /// Since when nothing was refused, and how many seconds of that the callers asked for less.
+    since: Option<Instant>,
+    idle: f64,
+    /// For how long the gate was closed last.
+    pause: f64,
 }
 
-/// How far below the plateau the rate begins.
-const STEP: f64 = 0.03;
-/// The excess is as much again after a quarter of the calls that led to the plateau, and doubles from there.
-const SLOW: f64 = 0.25;
-/// Rates are kept between one call in four months and as many as nobody sends.
-const RATES: (f64, f64) = (1e-7, 1e7);
+/// What a refusal takes from the rate.
+pub(super) const STEP: f64 = 0.02;
+/// With a budget of 1 %, a step is regained in about 60 calls.
+const REGAIN: f64 = 1.3;
+/// At first, and at most: a refusal takes two away, and a ceiling that was wrong adds two.
+const FIRST_ZEAL: i32 = 5;
+const SEEDED_ZEAL: i32 = 2;
+const MOST_ZEAL: i32 = 8;
+/// It grows by this much in the time in which a rate that is too high is refused, and twice as much with each unit of
+/// zeal above 4.
+const GAIN: f64 = 0.1;
+const MOST_GAIN: f64 = 1.0;
+/// Below this share of the ceiling nothing is known of what lies between.
+const FAR: f64 = 0.75;
+/// What remains of the distance to a ceiling (of logarithms) after each refusal.
+const FALL: f64 = 0.7;
+/// A closed gate costs as much as so many times the calls that it held up would.
+const PAUSE: f64 = 25.0;
 
 impl Climb {
-    /// From a plateau; see [`grow`](Self::grow).
-    pub(super) fn from(plateau: f64) -> Self {
-        let plateau = if plateau.is_finite() { plateau.clamp(RATES.0, RATES.1) } else { RATES.0 };
-        Self { plateau, rate: plateau * (1.0 - STEP), calls: 0.0 }
-    }
-
-    pub(super) const fn rate(&self) -> f64 {
-        self.rate
-    }
-
-    pub(super) const fn plateau(&self) -> f64 {
-        self.plateau
-    }
-
-    /// A call was accepted. The plateau is reached after `calls` of them, and a quarter of them later the excess over
-    /// it begins to double every `doubling` calls. `calls` may be infinite.
-    pub(super) fn grow(&mut self, calls: f64, doubling: f64) {
-        // What was accepted while nothing was to be risked pays for no risk later.
-        self.calls = if calls.is_finite() { self.calls + 1.0 } else { 0.0 };
-        let part = self.calls / calls;
-        let factor = if part < 1.0 {
-            1.0 - STEP * (1.0 - part).powi(2)
-        } else if part < 1.0 + SLOW {
-            1.0 + STEP * ((part - 1.0) / SLOW).powi(2)
-        } else {
-            1.0 + STEP * ((self.calls - (1.0 + SLOW) * calls) / doubling).exp2()
-        };
-        self.rate = (self.plateau * factor.min(2.0)).min(RATES.1);
-        if factor >= 2.0 {
-            // A new plateau, near the top, so that the excess does not double for ever.
-            self.plateau = self.rate / (1.0 + 3.0 * STEP);
-            self.calls = (1.0 + SLOW) * calls + 1.5 * doubling;
+    pub(super) const fn new() -> Self {
+        Self {
+            zeal: FIRST_ZEAL,
+            ceiling: f64::INFINITY,
+            rest: 0.0,
+            rest_until: None,
+            since: None,
+            idle: 0.0,
+            pause: 0.0,
         }
     }
 
-    /// Nobody called for a while, and a bucket may have filled meanwhile: what follows says nothing about higher
-    /// rates.
-    pub(super) fn rest(&mut self, calls: f64) {
-        self.calls = self.calls.min(calls);
+    pub(super) const fn seeded(rate: f64) -> Self {
+        Self { zeal: SEEDED_ZEAL, ceiling: rate, ..Self::new() }
     }
 
-    /// Whether two plateaus are about the same, measured over so many calls.
-    pub(super) fn is_near(&self, other: f64, calls: f64) -> bool {
-        (self.plateau / other - 1.0).abs() < 2.0 * STEP + 0.5 / calls.max(1.0)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn grown(calls: f64, doubling: f64, by: u32) -> Climb {
-        let mut climb = Climb::from(10.0);
-        (0..by).for_each(|_| climb.grow(calls, doubling));
-        climb
+    /// The callers asked for less for so many seconds: what they left may be in store, so that a higher rate would
+    /// prove nothing.
+    pub(super) fn idle(&mut self, secs: f64) {
+        self.idle += secs;
     }
 
-    #[test]
-    fn it_begins_below_the_plateau_and_returns_to_it() {
-        assert_eq!(grown(100.0, 10.0, 0).rate(), 9.7);
-        assert!((grown(100.0, 10.0, 50).rate() - 9.925).abs() < 1e-9);
-        assert!((grown(100.0, 10.0, 100).rate() - 10.0).abs() < 1e-9);
+    pub(super) const fn pause(&self) -> f64 {
+        self.pause
     }
 
-    #[test]
-    fn beyond_the_plateau_the_excess_doubles() {
-        assert!((grown(100.0, 10.0, 125).rate() - 10.3).abs() < 1e-9);
-        assert!((grown(100.0, 10.0, 135).rate() - 10.6).abs() < 1e-9);
-        assert!((grown(100.0, 10.0, 145).rate() - 11.2).abs() < 1e-9);
-        let far = grown(100.0, 10.0, 400);
-        assert!(far.rate() > 100.0 && far.plateau() > 90.0, "{far:?}");
-    }
-
-    #[test]
-    fn without_a_budget_it_stays_at_the_plateau() {
-        let climb = grown(f64::INFINITY, 10.0, 1_000_000);
-        assert_eq!(climb.rate(), 9.7);
-    }
-
-    #[test]
-    fn after_a_rest_the_excess_is_gone() {
-        let mut climb = grown(100.0, 10.0, 130);
-        climb.rest(100.0);
-        climb.grow(100.0, 10.0);
-        assert!(climb.rate() < 10.1, "{climb:?}");
-    }
-
-    #[test]
-    fn rates_stay_finite() {
-        for plateau in [0.0, -1.0, f64::NAN, f64::INFINITY, f64::MAX, 1e-300] {
-            let mut climb = Climb::from(plateau);
-            (0..10_000).for_each(|_| climb.grow(1.0, 0.01));
-            assert!(climb.rate().is_finite() && climb.rate() > 0.0, "{plateau}: {climb:?}");
+    /// A call was accepted that had waited for its turn, at this rate. By how much it grows. `hold` is the time in
+    /// which a rate that is too high is refused.
+    pub(super) fn grow(&mut self, now: Instant, rate: f64, hold: f64, budget: f64) -> f64 {
+        let clean = since(now, *self.since.get_or_insert(now)) - self.idle;
+        let far = rate < FAR * self.ceiling;
+        let disproved = rate > self.ceiling * (1.0 + STEP / 2.0);
+        if (far || disproved) && clean > hold.max(4.0 * self.idle) {
+            self.zeal = (self.zeal + 2).min(MOST_ZEAL);
+            if disproved {
+                self.ceiling = rate;
+            } else {
+                self.since = Some(now);
+                self.idle = 0.0;
+            }
         }
+        if (self.rest > 0.0 && !far) || self.rest_until.is_some_and(|until| now < until) {
+            return 1.0;
+        }
+        let gain = (GAIN * 2f64.powi((self.zeal - 4).max(0))).min(MOST_GAIN);
+        let most = gain / (hold * rate).max(1.0);
+        let usual = REGAIN * STEP * budget * 2f64.powi(self.zeal);
+        if far { most.exp() } else { usual.min(most).exp() }
+    }
+
+    /// Calls were granted, whether they had waited or not.
+    pub(super) fn granted(&mut self, calls: u64) {
+        self.rest -= calls as f64;
+    }
+
+    /// This rate was refused.
+    pub(super) fn refused(&mut self, rate: f64) {
+        self.ceiling =
+            if self.ceiling.is_finite() { rate * (self.ceiling / rate).max(1.0).powf(FALL) } else { rate };
+    }
+
+    /// The first rate is known.
+    pub(super) fn start(&mut self, rate: f64, now: Instant) {
+        *self = Self { ceiling: rate, since: Some(now), ..Self::new() };
+    }
+
+    /// The gate is open again, at this rate.
+    pub(super) fn reopened(&mut self, measured: &Measured, rate: f64, budget: f64) {
+        if measured.is_meaningful() {
+            self.zeal = (self.zeal - 2).max(0);
+        }
+        let lost = measured.refused as f64 - 0.5;
+        let paid = (lost / budget.max(1e-9)).max(PAUSE * measured.pause * rate);
+        self.rest = paid / 2f64.powi(self.zeal);
+        self.rest_until = Some(later(measured.reopened, secs(3.0 * measured.pause)));
+        self.since = Some(measured.reopened);
+        self.idle = 0.0;
+        self.pause = measured.pause;
     }
 }

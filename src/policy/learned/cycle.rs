@@ -1,119 +1,234 @@
-use super::seconds_between;
+use super::since;
 use tokio::time::Instant;
 
-/// The time from one opening of the gate to the next, and what was accepted in it.
+/// What the upstream granted from one re-opening of the gate to the next, or in the last part of that.
 ///
-/// Accepted calls over elapsed time, from one re-opening to the next, *is* the quota, whatever its shape: a window is
-/// used up and new at both ends, and a bucket is empty at both ends. (BBR finds a policer in the same way; see
-/// `tcp_bbr.c`, "long-term bandwidth".) Time in which nobody wanted to call is left out.
-#[derive(Clone, Debug)]
+/// Over such a cycle the calls granted, by the time elapsed, *are* the quota, whatever its shape: a window was used
+/// up and came back, a bucket was empty and is empty again. (Times are those at which calls left.) Policers are
+/// recognised in the same way by [BBR](https://datatracker.ietf.org/doc/draft-ietf-ccwg-bbr/).
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Cycle {
-    start: Instant,
-    accepted: u32,
-    idle: f64,
-    /// When so many had been accepted, in seconds from the start; the newest one last.
-    marks: [Mark; MARKS],
-    len: usize,
+    /// Two halves of it, the second one open. A long cycle forgets its first half: the quota may have changed.
+    early: Span,
+    recent: Span,
+    /// Calls granted that left after the gate opened again.
+    after: u64,
+    closing: Option<Closing>,
+    /// When the first call left after the gate closed.
+    reopened: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-struct Mark {
-    at: f32,
-    accepted: u32,
+struct Span {
+    start: Option<Instant>,
+    granted: u64,
+    /// Seconds in which the callers asked for less than they might have.
+    idle: f64,
 }
 
-const MARKS: usize = 8;
+#[derive(Clone, Copy, Debug)]
+struct Closing {
+    /// When the first refused call left.
+    first: Instant,
+    /// When the last one left that nobody told how long to wait.
+    untold: Option<Instant>,
+    /// When the gate closed.
+    at: Instant,
+    /// Refused calls.
+    refused: u64,
+}
 
-/// A cycle that has ended.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// What a cycle that has ended says.
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Measured {
-    pub(super) accepted: f64,
-    /// The time that it took, without the idle part.
-    pub(super) elapsed: f64,
-    /// The rate in its last part, where that can be told.
-    pub(super) recent: Option<f64>,
+    /// Calls a second.
+    pub(super) rate: f64,
+    /// Calls granted.
+    pub(super) granted: u64,
+    /// Calls refused in the flight, and in the attempts after it.
+    pub(super) refused: u64,
+    /// Seconds from the first refused call to the first one after the gate opened again.
+    pub(super) outage: f64,
+    /// Seconds from the start to the first refused call.
+    pub(super) run: f64,
+    /// Seconds for which the gate was closed.
+    pub(super) pause: f64,
+    pub(super) reopened: Instant,
+}
+
+impl Measured {
+    /// Too few calls say nothing: the cycle goes on.
+    pub(super) const fn is_meaningful(&self) -> bool {
+        self.granted >= 8
+    }
 }
 
 impl Cycle {
-    pub(super) const fn new(start: Instant) -> Self {
-        Self { start, accepted: 0, idle: 0.0, marks: [Mark { at: 0.0, accepted: 0 }; MARKS], len: 0 }
-    }
-
-    pub(super) const fn accepted(&self) -> u32 {
-        self.accepted
-    }
-
-    /// For so many seconds nobody called.
-    pub(super) fn idle(&mut self, seconds: f64) {
-        self.idle += seconds;
-    }
-
-    /// A call that left at `departed` was accepted. Marks are made `every` so many seconds.
-    pub(super) fn count(&mut self, departed: Instant, requests: u32, every: f64) {
-        self.accepted = self.accepted.saturating_add(requests);
-        let at = seconds_between(self.start, departed) as f32;
-        let last = self.marks[..self.len].last();
-        if last.is_none_or(|last| f64::from(at - last.at) > every) {
-            if self.len == MARKS {
-                self.marks.rotate_left(1);
-                self.len -= 1;
-            }
-            self.marks[self.len] = Mark { at, accepted: self.accepted };
-            self.len += 1;
+    /// A call leaves, `idle` seconds later than it might have. A half is at least `half` seconds long.
+    pub(super) fn depart(&mut self, at: Instant, idle: f64, half: f64) {
+        self.idle(idle);
+        if self.closing.is_some() {
+            self.reopened.get_or_insert(at);
+        } else if since(at, *self.recent.start.get_or_insert(at)) > half {
+            self.early = self.recent;
+            self.recent = Span { start: Some(at), ..Span::default() };
         }
     }
 
-    /// It ends with the opening at `opened`, after a refusal at `refused`. Its last part is the shortest one that took
-    /// `span` seconds up to the refusal.
-    pub(super) fn end(&self, refused: Instant, opened: Instant, span: f64) -> Measured {
-        let all = seconds_between(self.start, opened);
-        let elapsed = (all - self.idle).max(1e-6);
-        let until = seconds_between(self.start, refused);
-        let recent = self.marks[..self.len].iter().rev().find(|mark| until - f64::from(mark.at) >= span);
-        let recent = recent.map(|mark| {
-            // Half a call more, because it is anywhere between two.
-            (f64::from(self.accepted - mark.accepted) + 0.5) / (all - f64::from(mark.at))
-        });
-        Measured { accepted: self.accepted.into(), elapsed, recent }
+    /// For so many seconds nothing could leave, or nothing was asked for.
+    pub(super) fn idle(&mut self, secs: f64) {
+        self.recent.idle += secs;
+    }
+
+    /// Calls that left at `departed` were granted.
+    pub(super) fn granted(&mut self, departed: Instant, calls: u64) {
+        let departed = Some(departed);
+        if self.reopened.is_some() && departed >= self.reopened {
+            self.after += calls;
+        } else if departed >= self.recent.start {
+            self.recent.granted += calls;
+        } else if self.early.start.is_some() && departed >= self.early.start {
+            self.early.granted += calls;
+        }
+    }
+
+    /// The gate closes because a call was refused.
+    pub(super) fn close(&mut self, departed: Instant, at: Instant, told: bool) {
+        let closing = Closing { first: departed, untold: None, at, refused: 0 };
+        let closing = self.closing.get_or_insert(closing);
+        closing.refused += 1;
+        closing.untold = (!told).then_some(departed);
+        self.recent.granted += self.after;
+        self.after = 0;
+        self.reopened = None;
+    }
+
+    /// Another call of the flight was refused.
+    pub(super) fn refused(&mut self) {
+        if let Some(closing) = &mut self.closing {
+            closing.refused += 1;
+        }
+    }
+
+    /// The gate has been open again since the call that left at `departed`, which was granted. Ends the cycle.
+    pub(super) fn reopen(&mut self, departed: Instant) -> Option<Measured> {
+        let closing = self.closing.take()?;
+        let reopened = self.reopened.take().unwrap_or(departed);
+        let start = self.early.start.or(self.recent.start).unwrap_or(reopened);
+        let pause = since(reopened, closing.at);
+        // The quota was there again at some time between the last attempt that failed and the one that did not. A
+        // time that is told is rounded up, to whole seconds mostly.
+        let late = closing.untold.map_or(pause.min(1.0), |failed| since(reopened, failed) / 2.0);
+        let elapsed = since(reopened, start) - self.early.idle - self.recent.idle - late;
+        let granted = self.early.granted + self.recent.granted;
+        let measured = Measured {
+            rate: granted as f64 / elapsed.max(1e-3),
+            granted,
+            refused: closing.refused,
+            outage: since(reopened, closing.first),
+            run: since(closing.first, start),
+            pause,
+            reopened,
+        };
+        if measured.is_meaningful() {
+            self.early = Span::default();
+            self.recent = Span { start: Some(reopened), granted: self.after, idle: 0.0 };
+        } else {
+            self.recent.granted += self.after;
+        }
+        self.after = 0;
+        Some(measured)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use std::time::Duration;
+    use super::{super::secs, *};
 
-    #[test]
-    fn a_window_is_measured_from_opening_to_opening() {
-        let start = Instant::now();
-        let at = |seconds: f64| start + Duration::from_secs_f64(seconds);
-        let mut cycle = Cycle::new(start);
-        (0..15).for_each(|call| cycle.count(at(f64::from(call)), 1, 1.0));
-        let measured = cycle.end(at(15.0), at(60.0), 1000.0);
-        assert_eq!(measured.accepted / measured.elapsed, 0.25);
-        assert_eq!(measured.recent, None);
+    fn at(start: Instant, time: f64) -> Instant {
+        start + secs(time)
     }
 
     #[test]
-    fn idle_time_does_not_count() {
+    fn a_window_that_was_used_up_and_came_back_is_measured_exactly() {
         let start = Instant::now();
-        let mut cycle = Cycle::new(start);
-        (0..10).for_each(|_| cycle.count(start, 1, 1.0));
-        cycle.idle(5.0);
-        let ten = start + Duration::from_secs(10);
-        assert_eq!(cycle.end(ten, ten, 1.0).elapsed, 5.0);
+        let mut cycle = Cycle::default();
+        for call in 0..15 {
+            cycle.depart(at(start, f64::from(call)), 0.0, 1e9);
+            cycle.granted(at(start, f64::from(call)), 1);
+        }
+        cycle.depart(at(start, 15.0), 0.0, 1e9);
+        cycle.close(at(start, 15.0), at(start, 16.0), true);
+        cycle.refused();
+        cycle.depart(at(start, 61.0), 0.0, 1e9);
+        let measured = cycle.reopen(at(start, 61.0)).unwrap();
+        assert_eq!((measured.granted, measured.refused), (15, 2));
+        assert!((measured.rate - 15.0 / 60.0).abs() < 1e-9, "{measured:?}");
+        assert!((measured.outage - 46.0).abs() < 1e-9 && (measured.run - 15.0).abs() < 1e-9);
+        assert!(cycle.reopen(at(start, 62.0)).is_none());
     }
 
     #[test]
-    fn the_last_part_tells_of_a_change() {
+    fn what_nobody_told_lies_between_the_last_attempt_that_failed_and_the_one_that_did_not() {
         let start = Instant::now();
-        let at = |seconds: f64| start + Duration::from_secs_f64(seconds);
-        let mut cycle = Cycle::new(start);
-        (0..100).for_each(|call| cycle.count(at(f64::from(call)), 1, 2.0));
-        (0..200).for_each(|call| cycle.count(at(100.0 + f64::from(call) / 10.0), 1, 2.0));
-        let measured = cycle.end(at(120.0), at(121.0), 6.0);
-        let recent = measured.recent.unwrap();
-        assert!((8.0..10.5).contains(&recent), "{recent}");
-        assert!(measured.accepted / measured.elapsed < 3.0);
+        let mut cycle = Cycle::default();
+        for call in 0..20 {
+            cycle.depart(at(start, f64::from(call)), 0.0, 1e9);
+            cycle.granted(at(start, f64::from(call)), 1);
+        }
+        cycle.close(at(start, 20.0), at(start, 20.0), false);
+        cycle.depart(at(start, 50.0), 0.0, 1e9);
+        cycle.close(at(start, 50.0), at(start, 50.0), false);
+        cycle.depart(at(start, 70.0), 0.0, 1e9);
+        let measured = cycle.reopen(at(start, 70.0)).unwrap();
+        assert!((measured.rate - 20.0 / 60.0).abs() < 1e-9, "{measured:?}");
+    }
+
+    #[test]
+    fn a_cycle_of_a_few_calls_goes_on() {
+        let start = Instant::now();
+        let mut cycle = Cycle::default();
+        let mut now = start;
+        for round in 0..3 {
+            for _ in 0..3 {
+                cycle.depart(now, 0.0, 1e9);
+                cycle.granted(now, 1);
+                now += secs(1.0);
+            }
+            cycle.close(now, now, false);
+            cycle.depart(now, 0.0, 1e9);
+            let measured = cycle.reopen(now).unwrap();
+            assert_eq!(measured.granted, 3 * (round + 1));
+            assert_eq!(measured.is_meaningful(), round == 2);
+        }
+    }
+
+    #[test]
+    fn a_long_cycle_forgets_its_beginning() {
+        let start = Instant::now();
+        let mut cycle = Cycle::default();
+        // 10 a second for a minute, then 4 a second.
+        let times = (0..600).map(|k| f64::from(k) * 0.1).chain((0..240).map(|k| 60.0 + f64::from(k) * 0.25));
+        for time in times {
+            cycle.depart(at(start, time), 0.0, 10.0);
+            cycle.granted(at(start, time), 1);
+        }
+        cycle.close(at(start, 120.0), at(start, 120.0), false);
+        let measured = cycle.reopen(at(start, 120.0)).unwrap();
+        assert!((measured.rate - 4.0).abs() < 0.2, "{measured:?}");
+    }
+
+    #[test]
+    fn the_time_in_which_nobody_asked_does_not_count() {
+        let start = Instant::now();
+        let mut cycle = Cycle::default();
+        for call in 0..20 {
+            let (time, idle) = if call < 10 { (f64::from(call), 0.0) } else { (f64::from(call) + 80.0, 0.0) };
+            cycle.depart(at(start, time), if call == 10 { 80.0 } else { idle }, 1e9);
+            cycle.granted(at(start, time), 1);
+        }
+        cycle.close(at(start, 100.0), at(start, 100.0), false);
+        let measured = cycle.reopen(at(start, 100.0)).unwrap();
+        assert!((measured.rate - 1.0).abs() < 1e-9, "{measured:?}");
     }
 }

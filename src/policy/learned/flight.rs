@@ -1,99 +1,101 @@
-use crate::policy::later;
-use std::time::Duration;
 use tokio::time::Instant;
 
-/// The refusals between two openings of the upstream: one event, however many calls it hit.
-#[derive(Clone, Debug)]
+/// How many calls are in flight, and whether that is what the upstream refuses.
+///
+/// A quota of so many calls at a time refuses those that find many others in flight; a rate refuses whichever call
+/// comes. So where one refusal after another hits a call that left among unusually many, the number is bounded.
+#[derive(Clone, Debug, Default)]
 pub(super) struct Flight {
-    /// When the first refused call left.
-    pub(super) refused: Instant,
-    /// When the last one left.
-    last: Instant,
-    /// Calls that were refused.
-    pub(super) calls: u32,
-    /// Times that the gate closed and the next call was refused again.
-    row: u32,
-    /// The upstream says when it opens.
-    pub(super) is_told: bool,
-    /// Until when the gate is closed.
-    closed_until: Option<Instant>,
+    now: u32,
+    /// How many there are when a call leaves, as a moving average, and the mean deviation from it.
+    mean: f64,
+    deviation: f64,
+    /// The last calls that left among unusually many, and how many those were.
+    crowded: [Option<(Instant, u32)>; 8],
+    next: usize,
+    /// Refusals in a row of such calls; each of another one takes two away.
+    suspicion: u32,
+    /// The most that may be in flight.
+    cap: Option<u32>,
+    /// Calls accepted since the last refusal while as many were in flight as may be.
+    clean: u64,
+    /// Attempts with one more that failed.
+    tries: u32,
 }
 
-/// While nothing is known, the steps of [`Ladder`](crate::policy::Ladder), and then half as much again each time.
-const STEPS: [f64; 3] = [1.5, 3.0, 7.0];
-/// Nobody waits longer than this for a probe, in seconds.
-const LONGEST: f64 = 600.0;
+/// So many refusals in a row make it certain.
+const CERTAIN: u32 = 5;
 
 impl Flight {
-    pub(super) const fn new(refused: Instant) -> Self {
-        Self { refused, last: refused, calls: 0, row: 0, is_told: false, closed_until: None }
-    }
-
-    pub(super) const fn refused_again(&mut self, departed: Instant, is_told: bool) {
-        self.last = departed;
-        self.calls += 1;
-        self.row += 1;
-        self.is_told = is_told;
-    }
-
-    pub(super) fn closes_until(&mut self, until: Instant) {
-        self.closed_until = self.closed_until.max(Some(until));
-    }
-
-    /// It was refused again after the first closing.
-    pub(super) const fn is_long(&self) -> bool {
-        self.row >= 2
-    }
-
-    /// How long to wait, in seconds, where the upstream says nothing: one and a half calls of the rate, doubled for
-    /// each refusal in a row; the ladder, if there is no rate.
-    pub(super) fn wait(&self, gap: Option<f64>, latency: f64) -> f64 {
-        let again = self.row.saturating_sub(1).min(1000) as i32;
-        let wait = match gap {
-            Some(gap) => (1.5 * gap * 2_f64.powi(again)).max(latency / 2.0),
-            None => match STEPS.get(again as usize) {
-                Some(step) => *step,
-                None => STEPS[2] * 1.5_f64.powi(again - 2),
-            },
-        };
-        wait.min(LONGEST)
-    }
-
-    /// When the upstream opened, if the first call to be accepted left at `departed`. Nobody may have called for a
-    /// while after the gate opened. If the upstream does not say when, it was anywhere between the last refusal and
-    /// that call.
-    pub(super) fn opened(&self, departed: Instant, gap: Duration) -> Instant {
-        let opened = self.closed_until.map_or(departed, |until| departed.min(later(until, gap)));
-        if self.is_told { opened } else { opened - opened.saturating_duration_since(self.last) / 2 }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{super::seconds_between, *};
-
-    #[test]
-    fn the_waits_without_a_hint() {
-        let now = Instant::now();
-        let mut flight = Flight::new(now);
-        let mut waits = Vec::new();
-        for _ in 0..6 {
-            flight.refused_again(now, false);
-            waits.push((flight.wait(None, 0.0), flight.wait(Some(2.0), 0.1)));
+    pub(super) fn depart(&mut self, at: Instant) {
+        self.now = self.now.saturating_add(1);
+        let level = f64::from(self.now);
+        if self.mean == 0.0 {
+            self.mean = level;
         }
-        assert_eq!(waits[..4], [(1.5, 3.0), (3.0, 6.0), (7.0, 12.0), (10.5, 24.0)]);
-        (0..1000).for_each(|_| flight.refused_again(now, false));
-        assert_eq!((flight.wait(None, 0.0), flight.wait(Some(1e-9), 0.0)), (600.0, 600.0));
+        if level > self.mean + (1.2 * self.deviation).max(0.75) {
+            self.crowded[self.next] = Some((at, self.now));
+            self.next = (self.next + 1) % self.crowded.len();
+        }
+        self.deviation += ((level - self.mean).abs() - self.deviation) / 32.0;
+        self.mean += (level - self.mean) / 32.0;
     }
 
-    #[test]
-    fn idle_time_after_the_closing_is_no_closing() {
-        let now = Instant::now();
-        let mut flight = Flight::new(now);
-        flight.refused_again(now, true);
-        flight.closes_until(now + Duration::from_secs(5));
-        let late = now + Duration::from_secs(90);
-        assert_eq!(flight.opened(late, Duration::from_secs(1)), now + Duration::from_secs(6));
-        assert_eq!(seconds_between(now, flight.opened(now, Duration::ZERO)), 0.0);
+    pub(super) fn left(&mut self) {
+        self.now = self.now.saturating_sub(1);
+    }
+
+    /// Whether a call that left at `departed`, the first of its flight to be refused, was refused because of the
+    /// others in flight. `told` if the refusal says so.
+    pub(super) fn refused(&mut self, departed: Instant, told: bool) -> bool {
+        let full = self.cap.filter(|cap| self.mean > 0.9 * f64::from(*cap));
+        let crowded = self.crowded.iter().flatten().find(|(at, _)| *at == departed).map(|(_, level)| *level);
+        let level = full.or(crowded).or(told.then_some(self.now.saturating_add(1)));
+        // With so many in flight it was all right for a while: then that is not the reason.
+        let contradicted = full.is_some() && self.clean >= u64::from(level.unwrap_or(0)).max(96);
+        self.clean = 0;
+        self.suspicion = match level {
+            _ if told => CERTAIN,
+            Some(_) if !contradicted => (self.suspicion + 1).min(CERTAIN),
+            _ => self.suspicion.saturating_sub(2),
+        };
+        if self.suspicion == 0 {
+            self.cap = None;
+        }
+        let Some(level) = level.filter(|_| self.cap.is_some() || self.suspicion == CERTAIN) else {
+            return false;
+        };
+        // It was one too many. The next attempt with one more comes twice as late.
+        self.tries += u32::from(self.cap.is_some());
+        self.cap = Some((level - 1).max(1));
+        true
+    }
+
+    pub(super) const fn cap(&self) -> Option<u32> {
+        self.cap
+    }
+
+    /// How many there are when a call leaves, on average.
+    pub(super) const fn mean(&self) -> f64 {
+        self.mean
+    }
+
+    pub(super) const fn now(&self) -> u32 {
+        self.now
+    }
+
+    /// Forgets what was learned, but not the calls in flight.
+    pub(super) fn reset(&self) -> Self {
+        Self { now: self.now, ..Self::default() }
+    }
+
+    /// A call was accepted. When as many were as pay for a refusal, one more may be in flight.
+    pub(super) fn accepted(&mut self, budget: f64) {
+        let Some(cap) = self.cap else { return };
+        self.clean += u64::from(self.now.saturating_add(1) >= cap);
+        if self.clean as f64 * budget > 2f64.powi(self.tries.min(8) as i32) {
+            self.cap = Some(cap.saturating_add(1));
+            self.clean = 0;
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! A quota that nobody told: found from the answers alone.
 //!
 //! [`Learned`] is the default policy of [`AdaptiveCooldownLayer`](crate::AdaptiveCooldownLayer). It sends calls at even
-//! distances, measures what the upstream accepts, and keeps refusals inside a budget.
+//! distances, measures what the upstream grants, and keeps refusals inside a budget.
 //!
 //! ```
 //! use std::time::Duration;
@@ -24,251 +24,322 @@
 //! # How it works
 //!
 //! ```text
-//!   rate
-//!    ▲           refused              ╭ beyond: the quota may have been raised
-//!    │              ▼                 │            refused: measured anew
-//!    │     ╭────────┐        ╭────────╯               ▼
-//!  q ┼─ ─ ╱─ ─ ─ ─ ─│─ ─ ─ ╱─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─│─ ─ ─  the quota
-//!    │   ╱          │ ╭──╯     the plateau            │ ╭──
-//!    │  ╱           └─╯                               └─╯  3 % below
-//!    │ ╱            closed                            closed
-//!    └────────────────────────────────────────────────────────▶ calls accepted
-//!      few in flight        as many calls as pay for one flight of refusals
+//!  rate
+//!   ▲      refused                              ╭─╮ refused
+//!   │     ╭──╮                                ╭─╯ │
+//!   │    ╱   │                              ╭─╯   │  ╭──────  the new quota
+//!   │   ╱    │                            ╭─╯     └──╯
+//!   │  ╱     │           refused         ╱ above the ceiling, and nothing is refused:
+//!   │ ╱      │  ╭──────╮       ╭──────╮ ╱  it was wrong, and zeal doubles the growth
+//! q ┼╱─ ─ ─ ─│─╱─ ─ ─ ─│─╭─────╯─ ─ ─ ─╯─ ─ ─ ─ ─ ─ ─  the ceiling: what was refused last
+//!   │        │╱        └─╯ 2 % below; it rests until the refusals are paid for
+//!   │        ╰ measured, from opening to opening
+//!   └──────────────────────────────────────────────────────────────▶ time
 //! ```
 //!
-//! 1. **Even pace.** Calls leave `1 / rate` apart, and never two at once. Under a steady load an even pace gets the
-//!    whole of a quota whatever its shape (bucket, fixed window, sliding window), so the shape need not be known, and
-//!    waiters cannot rush out when the gate opens.
-//! 2. **First calls.** While the rate is unknown, two calls may be in flight, and one more for every two that were
-//!    accepted.
-//! 3. **A flight of refusals is one event.** Calls that had left before the first refusal came back belong to it. The
-//!    gate closes for as long as the server says; if it says nothing, for one and a half calls of the rate, and twice as
-//!    long after each refusal in a row, with one call at a time to find out. While no rate is known these waits are
-//!    1.5, 3 and 7 s, as in [`Ladder`](super::Ladder), and then half as much again each time, up to 10 minutes.
-//! 4. **Measuring.** When the gate has opened again, the calls accepted since the opening before, over the time that
-//!    took, is the quota: a window is new at both ends, a bucket empty at both ends. Time in which nobody wanted to call
-//!    is left out, so a low demand is not mistaken for a low quota. If the last part of that time tells of a higher rate,
-//!    the new plateau is the geometric mean of the two; never above the rate that was refused.
-//! 5. **Climbing.** From 3 % below the plateau the rate returns to it as calls are accepted, at first quickly; if nothing
-//!    is refused it goes beyond, and the excess doubles again and again. So a raised quota is found soon, and a lowered
-//!    one at the first refusals. Calls that did not have to wait for their slot raise nothing.
-//! 6. **The budget** sets how many calls lie between two events: as many as pay for a flight of the size that flights
-//!    have here, at 60 % of the budget. No fewer than make up for the time that the upstream stays closed, and, while
-//!    measurements still disagree, as few as say anything. If more was refused than twice the budget pays for, the rate
-//!    does not rise until that has been made good.
-//! 7. **Calls in flight.** If a refusal says that too many calls were in flight
-//!    ([`Hints::concurrency`](crate::signal::Hints::concurrency)), or if three in a row without a hint come just when
-//!    more are in flight than ever since the one before, it bounds those: one fewer than there were, and one more after
-//!    as many accepted calls as pay for a refusal. The rate is left alone.
+//! 1. **Even pace.** Calls leave `1 / rate` apart. Under a steady load that gets all of a quota, whatever its shape
+//!    (bucket, fixed window, sliding window), so the shape need not be known, and waiters never leave in a crowd.
+//! 2. **First calls.** Four at once, and then an eighth of what was granted so far is in flight.
+//! 3. **One event a flight.** Calls that left before the gate closed belong to the refusal that closed it. The gate
+//!    closes for as long as the server says. If it does not say, for one and a half calls, or for as long as such a
+//!    wait has had to be before; and if that was not enough, for half as much again each time, with one call at a
+//!    time to find out. While no rate is known the first wait is 1.5 s, as in [`Ladder`](super::Ladder).
+//! 4. **Measuring.** When a call is granted again, the calls granted since the opening before, by the time that took,
+//!    are the quota: a window is new at both ends, a bucket empty at both ends. That is the new rate if it is lower
+//!    than the old one less 2 %. Seconds in which the callers asked for less are left out, so that a low demand is not
+//!    taken for a low quota; of a long cycle only the last part counts, because the quota may have changed.
+//! 5. **Climbing.** The rate that was refused last is the *ceiling*. The rate grows back to it with each accepted call
+//!    that had waited for its turn, by 2 % in about 80 calls, and beyond. *Zeal* says how unsure it is: it doubles
+//!    that growth with each unit. It is 5 in the beginning; each refusal takes 2, and 2 are added when the rate is
+//!    above the ceiling and nothing is refused for as long as the upstream was ever seen to remember. Far below the
+//!    ceiling (which falls slowly) nothing is known of what lies between, and the rate grows by a tenth in that time,
+//!    then faster. So a raised quota is found soon, and a lowered one at the first refusals.
+//! 6. **The budget.** After refusals the rate rests until enough calls were granted to pay for them; and also until the
+//!    time for which the gate was closed is made up for, in case refusals are punished.
+//! 7. **Calls in flight.** If a refusal says that too many calls are in flight
+//!    ([`Hints::concurrency`](crate::signal::Hints::concurrency)), or if five in a row hit calls that left among
+//!    unusually many, those are bounded to one fewer. One more is tried each time a refusal is paid for, later and later.
 //!
-//! 5xx answers, timeouts and 503s say nothing about a quota and do not move the rate (a 503 closes the gate for as long
-//! as it says, or for half a second). Where the server tells its own counters, those decide alone as long as they can be
-//! [relied upon](super::Policy::trusts_readings).
+//! 5xx answers, timeouts and 503s say nothing about a quota and do not move the rate. (A 503 closes the gate for as long
+//! as it says, or for half a second and longer if another follows.) Where the server tells its own counters, those decide
+//! alone as long as they can be [relied upon](super::Policy::trusts_readings).
 //!
 //! # Limits
 //!
 //! - The first window of an unknown quota is used up as fast as callers call; with windows of an hour or a day a
 //!   [`seed`](Learned::seed) spreads it.
-//! - A quota of a few calls a minute gives a few measurements an hour: expect 90 to 97 % of it, against 99 and more of
-//!   faster ones.
-//! - An upstream that punishes refusals (a block of minutes) costs that block each time it is probed: give it a seed and
-//!   a budget of 0.
-//! - Stored burst after idle time is spent only where the server tells its counters.
+//! - A window of a minute and a few calls a second allow for one refusal in two windows: that a quota was raised is
+//!   noticed after two to five windows.
+//! - An upstream that punishes refusals (a block of minutes) costs that block about twice an hour: give it a seed and a
+//!   budget of 0.
+//! - A stored burst is spent only where it was declared with the seed, or where the server tells its counters.
 //! - The pace is per gate. Several processes each learn their share, and disturb one another while they do.
 //!
 //! # Sources
 //!
-//! The measurement is that of BBR's policer detection (Linux, `tcp_bbr.c`); the shape of the climb is that of CUBIC
-//! (RFC 9438); one event per flight is TCP's rule since NewReno (RFC 6582).
+//! The measurement is that of BBR's policer detection (Linux, `tcp_bbr.c`); one event per flight is TCP's rule since
+//! NewReno (RFC 6582).
 
-mod cap;
 mod climb;
 mod cycle;
-mod experience;
 mod flight;
 mod pace;
 
-use self::{cap::Cap, climb::Climb, cycle::Cycle, experience::Experience, flight::Flight, pace::Pace};
-use super::{Answer, Closing, Departure, Policy, Quota, escalation::EXHAUSTED};
+use self::{
+    climb::{Climb, STEP},
+    cycle::Cycle,
+    flight::Flight,
+    pace::Pace,
+};
+use super::{
+    Answer, Closing, Departure, Policy, Quota,
+    escalation::{EXHAUSTED, Escalation},
+    later,
+};
 use crate::{Cost, InvalidSetting, WaitReason, signal::Verdict};
-use std::{mem, time::Duration};
+use std::time::Duration;
 use tokio::time::Instant;
 
 /// Finds the quota by itself. See the [module docs](self).
 #[derive(Clone, Debug)]
 pub struct Learned {
     budget: f64,
-    seed: Option<f64>,
+    seed: Option<Quota>,
+    /// Calls a second.
+    rate: f64,
+    /// Nothing is known yet.
+    starting: bool,
+    probe: Probe,
     pace: Pace,
-    /// The rate, once it is known.
-    climb: Option<Climb>,
-    cycle: Option<Cycle>,
-    /// The refusals since the last opening.
-    flight: Option<Flight>,
-    /// Calls of a flight before, whose refusals came when the upstream was open again.
-    stragglers: u32,
-    /// Answers to calls that left before this are of an earlier flight.
-    last_event: Option<Instant>,
-    experience: Experience,
-    /// Of accepted calls, in seconds, smoothed.
-    latency: f64,
-    in_flight: usize,
-    cap: Cap,
+    cycle: Cycle,
+    climb: Climb,
+    flight: Flight,
+    /// Whether the last departure had waited for its turn.
+    paced: bool,
+    /// Calls that the upstream granted.
+    granted: u64,
+    /// Seconds from departure to answer, as a moving average.
+    round_trip: f64,
+    /// The longest outage so far, and what led to it: for about so long the upstream remembers.
+    memory: f64,
+    /// Refusals in a row.
+    refusals: u32,
+    /// How long the gate was closed after the last of them, and is at first after the next one. In seconds.
+    wait: f64,
+    first_wait: f64,
+    /// 503s in a row.
+    overloads: usize,
+}
+
+/// While the gate was closed for nothing, or nothing is known, one call is sent to see whether it is open again.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Probe {
+    No,
+    /// The next call that leaves.
+    Next,
+    /// The one that left then, and has not been granted yet.
+    Out(Instant),
 }
 
 const DEFAULT_BUDGET: f64 = 0.01;
-/// While the rate is unknown: so many calls in flight, and one more for every two that were accepted.
-const FIRST_CALLS: usize = 2;
-/// While the rate is unknown, calls leave no closer together than this.
-const FIRST_GAP: Duration = Duration::from_millis(5);
-/// What a 503 that says nothing closes the gate for.
-const OVERLOADED: Duration = Duration::from_millis(500);
+/// Until the first answer: so many calls at once, and then so many a second.
+const FIRST_BURST: u32 = 4;
+const FIRST_RATE: f64 = 4.0;
+/// Before the first refusal, an eighth of what was granted so far is in flight.
+const START: f64 = 8.0;
+/// The rate stays that much below what was measured.
+const MARGIN: f64 = 0.005;
+/// Never slower than a call in ten minutes, and never closed for longer, unless the server says so.
+const MAX_WAIT: f64 = 600.0;
+const MIN_RATE: f64 = 1.0 / MAX_WAIT;
+const MAX_RATE: f64 = 1e7;
+
+fn secs(secs: f64) -> Duration {
+    Duration::try_from_secs_f64(secs).unwrap_or(Duration::MAX)
+}
+
+fn since(later: Instant, earlier: Instant) -> f64 {
+    later.saturating_duration_since(earlier).as_secs_f64()
+}
 
 impl Learned {
     /// A policy that knows nothing yet, with a budget of 1 %.
-    pub const fn new() -> Self {
-        Self {
-            budget: DEFAULT_BUDGET,
-            seed: None,
-            pace: Pace::new(),
-            climb: None,
-            cycle: None,
-            flight: None,
-            stragglers: 0,
-            last_event: None,
-            experience: Experience::new(),
-            latency: 0.0,
-            in_flight: 0,
-            cap: Cap::new(),
-        }
+    pub fn new() -> Self {
+        Self::with(DEFAULT_BUDGET, None)
     }
 
-    /// The share of calls that may be refused for the sake of learning, from 0 to 0.5. Default: 0.01.
+    /// The share of the calls that may be refused for the sake of learning, from 0 to 0.5. Default: 0.01.
     ///
-    /// More finds a raised quota sooner and uses a little more of each. 0 never goes above what it knows, for upstreams
-    /// that punish: give it a [`seed`](Self::seed), because without one even the first rate is found by a refusal.
+    /// With a tenth of it a raised quota is found ten times as late. With 0 the rate never grows, for upstreams that
+    /// punish: give it a [`seed`](Self::seed), because without one even the first rate is found by a refusal. What is
+    /// refused while nothing is known, or when a quota drops, comes in addition.
     ///
     /// # Errors
     /// If it is not in that range.
-    pub fn budget(mut self, share: f64) -> Result<Self, InvalidSetting> {
+    pub fn budget(self, share: f64) -> Result<Self, InvalidSetting> {
         if !(0.0..=0.5).contains(&share) {
             return Err(InvalidSetting::new("budget", format!("must be from 0 to 0.5, is {share}")));
         }
-        self.budget = share;
-        Ok(self)
+        Ok(Self::with(share, self.seed))
     }
 
-    /// A first guess at the quota, which saves the first refusals. It need not be right. Of a quota with a burst, only
-    /// the rate counts.
+    /// A first guess at the quota, which saves the first refusals. It need not be right. Of a quota with a
+    /// [burst](Quota::burst) so many calls leave at once after a time in which fewer were asked for, as long as
+    /// nothing is refused.
     #[must_use]
-    pub fn seed(mut self, quota: Quota) -> Self {
-        let rate = quota.rate();
-        self.seed = Some(rate);
-        self.climb = Some(Climb::from(rate));
-        self
+    pub fn seed(self, quota: Quota) -> Self {
+        Self::with(self.budget, Some(quota))
     }
 
     /// The rate at which calls leave now, in requests per second. `None` until the first refusal, unless there is a
     /// [`seed`](Self::seed).
     pub fn rate(&self) -> Option<f64> {
-        self.climb.as_ref().map(Climb::rate)
+        (!self.starting).then_some(self.rate)
     }
 
-    fn gap(&self) -> Duration {
-        self.climb.as_ref().map_or(FIRST_GAP, |climb| duration(1.0 / climb.rate()))
+    fn with(budget: f64, seed: Option<Quota>) -> Self {
+        let rate = seed.map(|quota| {
+            let margin = quota.margin.unwrap_or(quota.window / 100);
+            let window = quota.window.saturating_add(margin).as_secs_f64();
+            (f64::from(quota.limit) / window).clamp(MIN_RATE, MAX_RATE)
+        });
+        Self {
+            budget,
+            seed,
+            rate: rate.unwrap_or(FIRST_RATE),
+            starting: rate.is_none(),
+            probe: Probe::No,
+            pace: Pace::new(seed.and_then(|quota| quota.burst).unwrap_or(1)),
+            cycle: Cycle::default(),
+            climb: rate.map_or(Climb::new(), Climb::seeded),
+            flight: Flight::default(),
+            paced: false,
+            granted: 0,
+            round_trip: 0.0,
+            memory: 0.0,
+            refusals: 0,
+            wait: 0.0,
+            first_wait: 0.0,
+            overloads: 0,
+        }
     }
 
-    /// How many calls are to be accepted before the next refusal is risked, and the fewest that say anything.
-    fn calls(&self, rate: f64) -> (f64, f64) {
-        let least = self.experience.least(rate, self.latency);
-        (self.experience.calls(rate, self.latency, self.budget), least)
+    /// Calls a second at present.
+    fn pace(&self) -> f64 {
+        match self.probe {
+            // If there is no answer to it, another one is sent.
+            Probe::Out(_) => self.rate.min(1.0 / (3.0 * self.round_trip).clamp(1.0, MAX_WAIT)),
+            _ if self.starting && self.granted == 0 && self.flight.now() < FIRST_BURST => f64::INFINITY,
+            _ => self.rate,
+        }
     }
 
-    fn is_fresh(&self, departed: Instant) -> bool {
-        self.last_event.is_none_or(|event| departed > event)
+    fn set_rate(&mut self, rate: f64) {
+        self.rate = rate.clamp(MIN_RATE, MAX_RATE);
+    }
+
+    /// The time in which a rate that is too high is refused, in seconds.
+    fn hold(&self) -> f64 {
+        self.memory.max(4.0 * self.round_trip).max(8.0 / self.rate)
     }
 
     fn accepted(&mut self, answer: &Answer<'_>) {
-        let took = seconds_between(answer.departed, answer.at);
-        self.latency = if self.latency == 0.0 { took } else { self.latency + 0.1 * (took - self.latency) };
-        self.experience.accepted(self.budget);
-        self.cap.accepted(self.experience.price(self.budget));
-        let fresh = self.is_fresh(answer.departed);
-        if fresh {
-            if let Some(flight) = self.flight.take() {
-                self.opened(&flight, answer.departed);
+        self.reopen(answer.departed);
+        self.refusals = 0;
+        self.overloads = 0;
+        if matches!(self.probe, Probe::Out(at) if answer.departed >= at) {
+            self.probe = Probe::No;
+        }
+        if self.flight.cap().is_some() {
+            self.flight.accepted(self.budget);
+        } else if !self.paced {
+            // The callers asked for less than they might have: nothing is known of more.
+        } else if self.starting {
+            let round_trip = self.round_trip.max(1e-6);
+            // No more than four times as many as there are: they may never ask for more.
+            let most = 4.0 * self.flight.mean();
+            let in_flight = (self.granted as f64 / START).min(most).max(FIRST_BURST.into());
+            self.set_rate((in_flight / round_trip).max(FIRST_RATE));
+        } else if self.budget > 0.0 && self.probe == Probe::No {
+            let growth = self.climb.grow(answer.at, self.rate, self.hold(), self.budget);
+            self.set_rate(self.rate * growth);
+        }
+    }
+
+    /// A call that left at `departed` was accepted. If the gate was closed before, it is open again.
+    fn reopen(&mut self, departed: Instant) {
+        let Some(measured) = self.cycle.reopen(departed) else { return };
+        if self.refusals == 1 {
+            self.first_wait *= 0.85;
+        }
+        self.memory = (0.95 * self.memory).max(measured.outage + measured.run.min(3.0 * measured.outage));
+        if self.starting {
+            self.starting = false;
+            // After a short outage it was about right, or a bucket that ran empty.
+            let short = measured.outage < 4.0 * self.round_trip;
+            let rate = if short { measured.rate.max(0.7 * self.rate) } else { measured.rate };
+            self.set_rate(rate * (1.0 - MARGIN));
+            self.climb.start(rate, measured.reopened);
+        } else {
+            if measured.is_meaningful() {
+                self.set_rate(self.rate.min(measured.rate * (1.0 - MARGIN)));
             }
-        }
-        self.consumed(answer);
-        let (true, true, Some(climb)) = (fresh, self.pace.is_full, &self.climb) else { return };
-        let (calls, least) = self.calls(climb.rate());
-        if let Some(climb) = &mut self.climb {
-            climb.grow(calls, least / 2.0);
+            self.climb.reopened(&measured, self.rate, self.budget);
         }
     }
 
-    /// A call took its part of the quota, whatever its answer.
-    fn consumed(&mut self, answer: &Answer<'_>) {
-        let every = (self.experience.closure() / 2.0).max(2.0 * self.latency);
-        if let Some(cycle) = &mut self.cycle {
-            cycle.count(answer.departed, answer.cost.requests, every);
+    /// The first call of its flight was refused for a quota.
+    fn refused(&mut self, answer: &Answer<'_>, told: Option<Duration>) -> Closing {
+        let said = answer.signal.hints.concurrency;
+        // An attempt to find out whether the gate is open says nothing about the number in flight.
+        if (said || self.refusals == 0) && self.flight.refused(answer.departed, said) {
+            // One in flight too many. The bound is what counts now; the rate is out of its way.
+            self.starting = false;
+            self.set_rate(2.0 * f64::from(self.flight.cap().unwrap_or(1)) / self.round_trip.max(1e-6));
+            return told.map_or(Closing::adaptive(secs((2.0 / self.rate).min(MAX_WAIT))), Closing::told);
         }
+        self.refusals += 1;
+        self.cycle.close(answer.departed, answer.at, told.is_some());
+        let first = self.refusals == 1;
+        if first {
+            self.climb.refused(self.rate);
+        }
+        if first && !self.starting {
+            self.set_rate(self.rate * (1.0 - STEP));
+        } else {
+            self.probe = Probe::Next;
+        }
+        told.map_or_else(|| Closing::adaptive(secs(self.next_wait())), Closing::told)
     }
 
-    /// The call that left at `departed` is the first one to be accepted after a flight of refusals: what lies between
-    /// this opening and the last one is measured.
-    fn opened(&mut self, flight: &Flight, departed: Instant) {
-        let opened = flight.opened(departed, self.gap());
-        let Some(cycle) = self.cycle.replace(Cycle::new(opened)) else { return };
-        let closed = seconds_between(flight.refused, opened);
-        let was = self.climb.as_ref().map(|climb| (climb.plateau(), climb.rate()));
-        let span = (1.5 * self.experience.closure().max(closed)).max(4.0 * self.latency);
-        let measured = cycle.end(flight.refused, opened, span);
-        let mut steady = false;
-        if measured.accepted > 0.0 {
-            let (mean, calls) = self.experience.mean_rate(measured.accepted, measured.elapsed);
-            let plateau = match was {
-                None => mean,
-                // Too few calls to measure anything: a little slower, then.
-                Some((_, rate)) if calls < 8.0 => rate * 0.9,
-                Some((_, rate)) => {
-                    // The quota lies between the two: the mean is too low if the rate has risen since, and the last
-                    // part is too high if a bucket was emptied.
-                    let recent = measured.recent.unwrap_or(mean).clamp(mean.min(rate), rate);
-                    if mean < 0.98 * recent { (mean * recent).sqrt() } else { recent.min(rate * 0.995) }
-                }
-            };
-            let climb = Climb::from(plateau);
-            steady = was.is_some_and(|(before, _)| climb.is_near(before, measured.accepted));
-            self.climb = Some(climb);
+    /// For how long the gate closes where the server does not say.
+    fn next_wait(&mut self) -> f64 {
+        let slot = 1.5 / self.rate;
+        self.wait = match self.refusals {
+            1 if self.starting => 1.5,
+            1 => self.first_wait.min(self.memory).max(slot),
+            _ => self.wait * 1.5,
+        };
+        if self.refusals == 2 {
+            self.first_wait = (2.0 * self.first_wait).max(self.round_trip);
         }
-        self.experience.learn(closed, flight.calls + mem::take(&mut self.stragglers), steady);
+        self.wait = self.wait.max(0.5 * self.round_trip).min(MAX_WAIT);
+        self.wait
     }
 
-    fn refused(&mut self, answer: &Answer<'_>) -> Option<Closing> {
-        self.experience.refused();
-        let told = answer.signal.hints.retry_after;
-        if !self.is_fresh(answer.departed) {
-            // Another one of the same flight: it counts, and makes the closing longer if it says so.
-            match &mut self.flight {
-                Some(flight) => flight.calls += 1,
-                None => self.stragglers += 1,
-            }
-            return told.map(Closing::told);
-        }
-        self.last_event = Some(answer.at);
-        let (concurrency, is_silent) =
-            (answer.signal.hints.concurrency, told.is_none() && self.flight.is_none());
-        if self.cap.refused(self.in_flight + 1, concurrency, is_silent) {
-            return told.map(Closing::told);
-        }
-        let gap = self.climb.as_ref().map(|climb| 1.0 / climb.rate());
-        let flight = self.flight.get_or_insert_with(|| Flight::new(answer.departed));
-        flight.refused_again(answer.departed, told.is_some());
-        let closing =
-            told.map_or_else(|| Closing::adaptive(duration(flight.wait(gap, self.latency))), Closing::told);
-        flight.closes_until(super::later(answer.at, closing.wait));
-        Some(closing)
+    /// A call that was booked for `cost` has used it, as far as is known.
+    fn granted(&mut self, departed: Instant, cost: Cost) {
+        let calls = u64::from(cost.requests);
+        self.granted += calls;
+        self.cycle.granted(departed, calls);
+        self.climb.granted(calls);
+    }
+
+    /// The upstream is busy, which is not a quota.
+    fn overloaded(&mut self, told: Option<Duration>) -> Closing {
+        let step = Escalation::STEPS[self.overloads.min(Escalation::STEPS.len() - 1)];
+        self.overloads += 1;
+        told.map_or(Closing::adaptive(step), Closing::told)
     }
 }
 
@@ -280,51 +351,42 @@ impl Default for Learned {
 
 impl Policy for Learned {
     fn departure(&self, arrived: Instant, _: Cost) -> Departure {
-        match self.pace.slot().filter(|slot| *slot > arrived) {
-            Some(slot) => Departure::new(slot, WaitReason::Preflight),
-            None => Departure::now(arrived),
+        match self.pace.next(self.pace()) {
+            Some(next) if next > arrived => Departure::new(next, WaitReason::Preflight),
+            _ => Departure::now(arrived),
         }
     }
 
     fn depart(&mut self, at: Instant, cost: Cost) {
-        self.in_flight += 1;
-        self.cap.departed(self.in_flight);
-        let late = self.pace.depart(at, self.gap(), cost.requests).as_secs_f64();
-        let Some(cycle) = &mut self.cycle else {
-            self.cycle = Some(Cycle::new(at));
-            return;
-        };
-        if self.flight.is_none() && self.climb.is_some() && late > 0.0 {
-            cycle.idle(late);
-            if let Some(rate) = self.rate().filter(|rate| late > (2.0 * self.latency).max(4.0 / rate)) {
-                let (calls, _) = self.calls(rate);
-                if let Some(climb) = &mut self.climb {
-                    climb.rest(calls);
-                }
-            }
+        let late = self.pace.depart(at, cost.requests, self.pace());
+        self.paced = late.is_none();
+        let idle = late.unwrap_or(0.0);
+        let hold = self.hold();
+        let half = hold.max(32.0 / self.rate).max((20.0 * self.climb.pause()).min(3.0 * hold));
+        self.cycle.depart(at, idle, if self.starting { f64::INFINITY } else { half });
+        self.climb.idle(idle);
+        self.flight.depart(at);
+        if self.probe == Probe::Next {
+            self.probe = Probe::Out(at);
         }
     }
 
     fn recall(&mut self, at: Instant, _: Cost) {
-        self.in_flight = self.in_flight.saturating_sub(1);
+        self.flight.left();
         self.pace.recall(at);
+        if self.probe == Probe::Out(at) {
+            self.probe = Probe::Next;
+        }
     }
 
-    fn abandoned(&mut self, _: Instant) {
-        self.in_flight = self.in_flight.saturating_sub(1);
+    fn abandoned(&mut self, departed: Instant) {
+        self.flight.left();
+        // The upstream may have counted it.
+        self.cycle.granted(departed, 1);
     }
 
     fn max_in_flight(&self) -> Option<usize> {
-        let unknown = self.climb.is_none().then(|| match (&self.flight, &self.cycle) {
-            (None, Some(cycle)) => FIRST_CALLS + cycle.accepted() as usize / 2,
-            (None, None) => FIRST_CALLS,
-            // One call at a time finds out when the upstream opens.
-            (Some(_), _) => 1,
-        });
-        let probing = self.flight.as_ref().is_some_and(|flight| {
-            flight.is_long() || !flight.is_told && self.experience.closure() > 8.0 * self.latency
-        });
-        [unknown, probing.then_some(1), self.cap.most()].into_iter().flatten().min()
+        self.flight.cap().map(|cap| cap as usize)
     }
 
     fn trusts_readings(&self) -> bool {
@@ -332,43 +394,45 @@ impl Policy for Learned {
     }
 
     fn answered(&mut self, answer: &Answer<'_>) -> Option<Closing> {
-        self.in_flight = self.in_flight.saturating_sub(1);
-        let told = answer.signal.hints.retry_after.map(Closing::told);
-        match answer.signal.verdict {
-            // A refusal for another reason than a quota took its part of the quota all the same.
-            Verdict::Accepted | Verdict::Refused => {
-                self.accepted(answer);
-                None
-            }
-            Verdict::Throttled => self.refused(answer),
-            // These say nothing about the rate.
-            Verdict::Overloaded if answer.current => Some(told.unwrap_or(Closing::adaptive(OVERLOADED))),
-            Verdict::Exhausted if answer.current => Some(told.unwrap_or(Closing::adaptive(EXHAUSTED))),
-            Verdict::Overloaded | Verdict::Exhausted => told,
-            Verdict::Failed => {
-                self.consumed(answer);
-                None
-            }
-            Verdict::Rejected => None,
+        self.flight.left();
+        let verdict = answer.signal.verdict;
+        let told = answer.signal.hints.retry_after;
+        if !verdict.is_pushback() {
+            let took = since(answer.at, answer.departed);
+            let first = self.granted == 0;
+            self.round_trip = if first { took } else { self.round_trip + (took - self.round_trip) / 8.0 };
+            self.granted(answer.departed, answer.cost);
         }
+        let closing = match verdict {
+            Verdict::Accepted | Verdict::Refused if answer.current => {
+                self.accepted(answer);
+                return None;
+            }
+            Verdict::Throttled if answer.current => self.refused(answer, told),
+            Verdict::Throttled => {
+                self.cycle.refused();
+                Closing::told(told?)
+            }
+            Verdict::Overloaded if answer.current => self.overloaded(told),
+            Verdict::Exhausted if answer.current => told.map_or(Closing::adaptive(EXHAUSTED), Closing::told),
+            Verdict::Overloaded | Verdict::Exhausted => Closing::told(told?),
+            Verdict::Accepted | Verdict::Refused | Verdict::Failed | Verdict::Rejected => return None,
+        };
+        let open_at = later(answer.at, closing.wait);
+        if verdict == Verdict::Overloaded {
+            let pause = self.pace.until(open_at, answer.at);
+            self.cycle.idle(pause);
+            self.climb.idle(pause);
+        }
+        self.pace.close(open_at);
+        Some(closing)
     }
 
     fn reset(&mut self) {
-        let learned = Self { budget: self.budget, seed: self.seed, ..Self::new() };
-        let climb = self.seed.map(Climb::from);
-        *self = Self { climb, in_flight: self.in_flight, pace: self.pace.clone(), ..learned };
+        let fresh = Self::with(self.budget, self.seed);
+        let pace = self.pace.reopened();
+        *self = Self { pace, flight: self.flight.reset(), ..fresh };
     }
-}
-
-/// From `from` to `to`, zero where that is backwards.
-fn seconds_between(from: Instant, to: Instant) -> f64 {
-    to.saturating_duration_since(from).as_secs_f64()
-}
-
-/// So many seconds, up to ten years.
-fn duration(seconds: f64) -> Duration {
-    const TEN_YEARS: f64 = 10.0 * 366.0 * 86_400.0;
-    Duration::from_secs_f64(if seconds.is_finite() { seconds.clamp(0.0, TEN_YEARS) } else { TEN_YEARS })
 }
 
 #[cfg(test)]

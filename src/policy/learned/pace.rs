@@ -1,43 +1,76 @@
-use crate::policy::later;
+use super::{later, secs, since};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Departures at even distances: calls leave at their slots, and nothing is stored while nobody comes.
-#[derive(Clone, Debug)]
+/// When calls leave: evenly, at a rate that may change at any time.
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Pace {
+    /// The time slot of the last departure; the call may have left a little later.
     slot: Option<Instant>,
-    /// The last departure, and the slot before it.
-    last: Option<(Instant, Option<Instant>)>,
-    /// The last call waited for its slot: there are more calls than may leave.
-    pub(super) is_full: bool,
+    /// How many calls it counted for.
+    weight: u32,
+    /// No departure before that.
+    open_at: Option<Instant>,
+    /// How many calls may leave at once after nothing left for a while.
+    burst: u32,
+    last: Option<(Instant, Option<Instant>, u32)>,
 }
 
-/// A timer may be that late.
-const TICK: Duration = Duration::from_millis(5);
+/// Timers fire up to a few milliseconds late; the next departure is not put off for that.
+const SLACK: Duration = Duration::from_millis(4);
 
 impl Pace {
-    pub(super) const fn new() -> Self {
-        Self { slot: None, last: None, is_full: false }
+    pub(super) const fn new(burst: u32) -> Self {
+        Self { slot: None, weight: 0, open_at: None, burst, last: None }
     }
 
-    pub(super) const fn slot(&self) -> Option<Instant> {
-        self.slot
+    /// When the next call may leave at this rate.
+    pub(super) fn next(&self, rate: f64) -> Option<Instant> {
+        self.slot.map(|slot| later(slot, self.interval(rate))).max(self.open_at)
     }
 
-    /// A call of so many requests leaves. Returns for how long nobody wanted the slot that it takes.
-    pub(super) fn depart(&mut self, at: Instant, gap: Duration, requests: u32) -> Duration {
-        let late = self.slot.map_or(Duration::ZERO, |slot| at.saturating_duration_since(slot));
-        self.is_full = late <= TICK + gap / 10;
-        self.last = Some((at, self.slot));
-        let base = self.slot.filter(|_| late <= TICK).unwrap_or(at);
-        self.slot = Some(later(base, gap.saturating_mul(requests)));
-        if self.is_full { Duration::ZERO } else { late }
+    fn interval(&self, rate: f64) -> Duration {
+        secs(f64::from(self.weight) / rate)
     }
 
-    /// The last call has not left after all.
-    pub(super) fn recall(&mut self, at: Instant) {
-        if let Some((_, before)) = self.last.take_if(|(last, _)| *last == at) {
-            self.slot = before;
+    /// A call leaves. Returns how many seconds later it does so than it might have, or `None` if it had waited for
+    /// its turn.
+    pub(super) fn depart(&mut self, at: Instant, weight: u32, rate: f64) -> Option<f64> {
+        let next = self.next(rate);
+        // A stored burst is slots that were not used.
+        let stored = secs(f64::from(self.burst.saturating_sub(1)) / rate).max(SLACK);
+        let earliest = at.checked_sub(stored).unwrap_or(at);
+        self.last = Some((at, self.slot, self.weight));
+        self.slot = Some(next.map_or(earliest, |next| next.max(earliest)).min(at));
+        self.weight = weight;
+        match next {
+            Some(next) if next >= earliest => None,
+            next => Some(next.map_or(0.0, |next| since(earliest, next))),
         }
+    }
+
+    /// The last call was not sent after all.
+    pub(super) fn recall(&mut self, at: Instant) {
+        if let Some((_, slot, weight)) = self.last.take_if(|last| last.0 == at) {
+            (self.slot, self.weight) = (slot, weight);
+        }
+    }
+
+    /// No departure before `open_at`, and the first one then. What was in store is gone.
+    pub(super) fn close(&mut self, open_at: Instant) {
+        if self.open_at.is_none_or(|earlier| earlier < open_at) {
+            self.open_at = Some(open_at);
+            (self.slot, self.weight) = (Some(open_at), 0);
+        }
+    }
+
+    /// How many seconds longer it is closed when it closes until `open_at`.
+    pub(super) fn until(&self, open_at: Instant, now: Instant) -> f64 {
+        since(open_at, self.open_at.map_or(now, |earlier| earlier.max(now)))
+    }
+
+    /// The same, with the gate open.
+    pub(super) const fn reopened(self) -> Self {
+        Self { open_at: None, ..self }
     }
 }

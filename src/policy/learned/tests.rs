@@ -13,20 +13,21 @@ impl Time {
     }
 
     fn at(&self, seconds: f64) -> Instant {
-        self.0 + duration(seconds)
+        self.0 + secs(seconds)
     }
 }
 
 fn seeded(limit: u32, seconds: u64) -> Learned {
-    Learned::new().seed(Quota::new(limit, Duration::from_secs(seconds)).unwrap())
+    let quota = Quota::new(limit, Duration::from_secs(seconds)).unwrap();
+    Learned::new().seed(quota.margin(Duration::ZERO))
 }
 
 /// A call leaves when it may, and is answered after a tenth of a second. Returns when it left.
 fn call(learned: &mut Learned, time: &Time, from: f64, signal: &Signal) -> (f64, Option<Closing>) {
     let departed = learned.departure(time.at(from), Cost::one()).at.max(time.at(from));
     learned.depart(departed, Cost::one());
-    let closing = learned.answered(&Answer::new(signal, departed, departed + duration(0.1)));
-    (seconds_between(time.0, departed), closing)
+    let closing = learned.answered(&Answer::new(signal, departed, departed + secs(0.1)));
+    (since(departed, time.0), closing)
 }
 
 #[test]
@@ -35,25 +36,65 @@ fn a_seed_is_the_pace_from_the_first_call_on() {
     let times: Vec<f64> = (0..5).map(|_| call(&mut learned, &time, 0.0, &ACCEPTED).0).collect();
     for pair in times.windows(2) {
         let gap = pair[1] - pair[0];
-        assert!((0.1..0.104).contains(&gap), "3 % below the seed: {gap}");
+        assert!((0.095..=0.1001).contains(&gap), "{times:?}");
     }
 }
 
 #[test]
-fn while_nothing_is_known_few_calls_are_in_flight() {
+fn a_timer_that_is_late_does_not_slow_the_pace_down() {
+    let (mut learned, time) = (seeded(1000, 1), Time::new());
+    let mut now = 0.0;
+    let mut calls = 0;
+    while now < 10.0 {
+        // Nothing wakes more often than every two milliseconds.
+        while learned.departure(time.at(0.0), Cost::one()).at <= time.at(now) {
+            learned.depart(time.at(now), Cost::one());
+            calls += 1;
+        }
+        now += 0.002;
+    }
+    assert!((9_900..=10_010).contains(&calls), "{calls}");
+}
+
+#[test]
+fn a_declared_burst_leaves_at_once_but_not_after_a_refusal() {
+    let quota = Quota::new(1, Duration::from_secs(1)).unwrap().burst(5).unwrap();
+    let (mut learned, time) = (Learned::new().seed(quota), Time::new());
+    let at_once = |learned: &mut Learned, now: f64| {
+        let mut calls = 0;
+        while learned.departure(time.at(now), Cost::one()).at <= time.at(now) {
+            learned.depart(time.at(now), Cost::one());
+            calls += 1;
+        }
+        calls
+    };
+    assert_eq!(at_once(&mut learned, 0.0), 5);
+    assert_eq!(at_once(&mut learned, 2.5), 2);
+    assert_eq!(at_once(&mut learned, 60.0), 5);
+    let told = THROTTLED.retry_after(Duration::from_secs(20));
+    learned.answered(&Answer::new(&told, time.at(60.0), time.at(61.0)));
+    assert_eq!(at_once(&mut learned, 80.9), 0);
+    assert_eq!(at_once(&mut learned, 81.0), 1);
+}
+
+#[test]
+fn while_nothing_is_known_a_few_leave_at_once_and_more_with_each_that_is_granted() {
     let (mut learned, time) = (Learned::new(), Time::new());
-    assert_eq!(learned.max_in_flight(), Some(2));
-    for n in 0..10 {
-        call(&mut learned, &time, f64::from(n), &ACCEPTED);
+    for n in 0..4 {
+        assert_eq!(learned.departure(time.at(0.0), Cost::one()), Departure::now(time.at(0.0)), "{n}");
+        learned.depart(time.at(0.0), Cost::one());
     }
-    assert_eq!(learned.max_in_flight(), Some(7));
+    let fifth = since(learned.departure(time.at(0.0), Cost::one()).at, time.0);
+    assert!((0.245..=0.25).contains(&fifth), "without an answer, four a second: {fifth}");
     assert_eq!(learned.rate(), None);
-    call(&mut learned, &time, 10.0, &THROTTLED);
-    assert_eq!(learned.max_in_flight(), Some(1), "one at a time finds out when it opens");
+    for _ in 0..200 {
+        call(&mut learned, &time, 0.0, &ACCEPTED);
+    }
+    assert!(learned.rate > 30.0, "{}", learned.rate);
 }
 
 #[test]
-fn the_first_rate_is_what_was_accepted_from_opening_to_opening() {
+fn the_first_rate_is_what_was_granted_from_opening_to_opening() {
     let (mut learned, time) = (Learned::new(), Time::new());
     for n in 0..15 {
         call(&mut learned, &time, f64::from(n) / 5.0, &ACCEPTED);
@@ -63,7 +104,8 @@ fn the_first_rate_is_what_was_accepted_from_opening_to_opening() {
     assert_eq!(closing, Some(Closing::told(Duration::from_secs(57))));
     call(&mut learned, &time, 60.1, &ACCEPTED);
     let rate = learned.rate().unwrap();
-    assert!((0.24..0.25).contains(&rate), "15 in a minute, less 3 %: {rate}");
+    // A little more: in the first seconds more might have been asked for.
+    assert!((0.24..0.27).contains(&rate), "15 in a minute: {rate}");
 }
 
 #[test]
@@ -73,16 +115,14 @@ fn a_flight_of_refusals_is_one_event() {
     for at in &departures {
         learned.depart(*at, Cost::one());
     }
-    let answers: Vec<_> = departures
-        .iter()
-        .map(|at| learned.answered(&Answer::new(&THROTTLED, *at, *at + Duration::from_secs(1))))
-        .collect();
-    assert!(answers[0].is_some());
-    assert!(answers[1..].iter().all(Option::is_none), "{answers:?}");
-    assert_eq!(learned.in_flight, 0);
-    call(&mut learned, &time, 3.0, &ACCEPTED);
+    let answer = |at: &Instant| Answer::new(&THROTTLED, *at, *at + secs(1.0));
+    assert!(learned.answered(&answer(&departures[0])).is_some());
+    for at in &departures[1..] {
+        assert_eq!(learned.answered(&answer(at).late()), None);
+    }
+    assert_eq!(learned.flight.now(), 0);
     let rate = learned.rate().unwrap();
-    assert!(rate > 5.0, "not eight times a decrease: {rate}");
+    assert!((rate - 9.8).abs() < 1e-6, "not eight times a decrease: {rate}");
 }
 
 #[test]
@@ -97,37 +137,36 @@ fn a_late_refusal_closes_only_if_it_says_until_when() {
 }
 
 #[test]
-fn without_a_hint_the_waits_double_and_one_call_at_a_time_finds_out() {
+fn without_a_hint_the_waits_grow_and_one_call_at_a_time_finds_out() {
     let (mut learned, time) = (seeded(10, 1), Time::new());
     let mut from = 0.0;
     let mut waits = Vec::new();
-    for _ in 0..5 {
+    for _ in 0..30 {
         let (departed, closing) = call(&mut learned, &time, from, &THROTTLED);
         waits.push(closing.unwrap().wait.as_secs_f64());
         from = departed + 0.1 + waits.last().unwrap();
     }
-    for pair in waits.windows(2) {
-        assert!((pair[1] / pair[0] - 2.0).abs() < 0.01, "{waits:?}");
-    }
-    assert_eq!(learned.max_in_flight(), Some(1));
-    call(&mut learned, &time, from, &ACCEPTED);
-    assert_eq!(learned.max_in_flight(), None);
+    assert!(waits.is_sorted() && waits[0] < 0.2 && waits[29] == MAX_WAIT, "{waits:?}");
+    learned.depart(time.at(from), Cost::one());
+    let second = since(learned.departure(time.at(from), Cost::one()).at, time.at(from));
+    assert!((1.0..=MAX_WAIT).contains(&second), "the second one waits for the first one's answer: {second}");
+    learned.answered(&Answer::new(&ACCEPTED, time.at(from), time.at(from + 0.1)));
+    assert_eq!(learned.probe, Probe::No);
 }
 
 #[test]
-fn calls_that_did_not_wait_for_their_slot_raise_nothing() {
+fn calls_that_did_not_wait_for_their_turn_raise_nothing() {
     let (mut learned, time) = (seeded(10, 1), Time::new());
     for n in 0..10_000 {
         call(&mut learned, &time, f64::from(n), &ACCEPTED);
     }
-    let rate = learned.rate().unwrap();
-    assert!(rate <= 10.0, "one call a second says nothing about ten: {rate}");
+    assert_eq!(learned.rate(), Some(10.0), "one call a second says nothing about ten");
 }
 
 #[test]
 fn a_raised_quota_is_found() {
     let (mut learned, time) = (seeded(10, 1), Time::new());
-    for _ in 0..2_000 {
+    for _ in 0..600 {
         call(&mut learned, &time, 0.0, &ACCEPTED);
     }
     let rate = learned.rate().unwrap();
@@ -135,19 +174,18 @@ fn a_raised_quota_is_found() {
 }
 
 #[test]
-fn without_a_budget_it_never_goes_above_its_seed() {
-    let (learned, time) = (seeded(10, 1), Time::new());
-    let mut learned = learned.budget(0.0).unwrap();
+fn without_a_budget_the_rate_never_grows() {
+    let mut learned = seeded(10, 1).budget(0.0).unwrap();
+    let time = Time::new();
     for _ in 0..10_000 {
         call(&mut learned, &time, 0.0, &ACCEPTED);
     }
-    assert!(learned.rate().unwrap() < 10.0);
+    assert_eq!(learned.rate(), Some(10.0));
 }
 
 #[test]
 fn other_failures_do_not_move_the_rate() {
     let (mut learned, time) = (seeded(10, 1), Time::new());
-    call(&mut learned, &time, 0.0, &ACCEPTED);
     let before = learned.rate();
     let overloaded = Signal::new(Verdict::Overloaded);
     let told = overloaded.retry_after(Duration::from_secs(20));
@@ -155,7 +193,8 @@ fn other_failures_do_not_move_the_rate() {
     let ms = |ms| Some(Closing::adaptive(Duration::from_millis(ms)));
     assert_eq!(call(&mut learned, &time, 1.0, &Signal::new(Verdict::Failed)).1, None);
     assert_eq!(call(&mut learned, &time, 2.0, &overloaded).1, ms(500));
-    assert_eq!(call(&mut learned, &time, 3.0, &told).1, Some(Closing::told(Duration::from_secs(20))));
+    assert_eq!(call(&mut learned, &time, 3.0, &overloaded).1, ms(1500));
+    assert_eq!(call(&mut learned, &time, 9.0, &told).1, Some(Closing::told(Duration::from_secs(20))));
     assert_eq!(call(&mut learned, &time, 30.0, &exhausted).1, ms(60_000));
     assert_eq!(learned.rate(), before);
 }
@@ -163,19 +202,53 @@ fn other_failures_do_not_move_the_rate() {
 #[test]
 fn a_limit_on_calls_in_flight_is_learned_where_the_refusal_says_so() {
     let (mut learned, time) = (seeded(100, 1), Time::new());
-    let before = learned.rate();
     let mut concurrency = THROTTLED;
     concurrency.hints.concurrency = true;
     for n in 0..11 {
         learned.depart(time.at(f64::from(n) / 100.0), Cost::one());
     }
-    assert_eq!(learned.answered(&Answer::new(&concurrency, time.at(0.1), time.at(0.2))), None);
+    learned.answered(&Answer::new(&concurrency, time.at(0.1), time.at(0.2)));
     assert_eq!(learned.max_in_flight(), Some(10));
-    assert_eq!(learned.rate(), before);
-    for n in 0..170 {
-        call(&mut learned, &time, 1.0 + f64::from(n), &ACCEPTED);
+}
+
+#[test]
+fn a_limit_on_calls_in_flight_is_learned_from_refusals_that_hit_the_same_number() {
+    let (mut flight, time) = (Flight::default(), Time::new());
+    let mut now = 0.0;
+    for round in 0..12 {
+        // Five to seven in flight, and then nine.
+        for n in 0..60 {
+            now += 0.01;
+            flight.depart(time.at(now));
+            while flight.now() > 5 + n % 3 {
+                flight.left();
+            }
+        }
+        for _ in 0..3 {
+            now += 0.01;
+            flight.depart(time.at(now));
+        }
+        let refused = flight.refused(time.at(now), false);
+        assert_eq!(refused, round >= 4, "round {round}");
+        if refused {
+            break;
+        }
+        (0..3).for_each(|_| flight.left());
     }
-    assert_eq!(learned.max_in_flight(), Some(11), "when a refusal is paid for it tries one more");
+    assert!((7..=9).contains(&flight.cap().unwrap()), "{flight:?}");
+    // It is refused all the same, with as many in flight as was all right for long: no, it is not that.
+    for _ in 0..5 {
+        for _ in 0..150 {
+            now += 0.01;
+            flight.depart(time.at(now));
+            while flight.now() >= flight.cap().unwrap_or(8) {
+                flight.left();
+            }
+            flight.accepted(0.001);
+        }
+        flight.refused(time.at(now), false);
+    }
+    assert_eq!(flight.cap(), None);
 }
 
 #[test]
@@ -186,24 +259,24 @@ fn what_goes_away_in_flight_is_no_longer_there() {
     }
     learned.abandoned(time.at(0.0));
     learned.recall(time.at(0.0), Cost::one());
-    assert_eq!(learned.in_flight, 1);
+    assert_eq!(learned.flight.now(), 1);
 }
 
 #[test]
-fn a_recalled_call_gives_its_slot_back() {
+fn a_recalled_call_gives_its_turn_back() {
     let (mut learned, time) = (seeded(1, 10), Time::new());
     learned.depart(time.at(0.0), Cost::one());
-    assert!(learned.departure(time.at(0.0), Cost::one()).at > time.at(10.0));
+    assert!(learned.departure(time.at(0.0), Cost::one()).at > time.at(9.9));
     learned.recall(time.at(0.0), Cost::one());
     assert_eq!(learned.departure(time.at(0.0), Cost::one()), Departure::now(time.at(0.0)));
 }
 
 #[test]
-fn a_call_that_costs_several_requests_takes_several_slots() {
+fn a_call_that_costs_several_requests_takes_several_turns() {
     let (mut learned, time) = (seeded(10, 1), Time::new());
     learned.depart(time.at(0.0), Cost::one().requests(5));
-    let next = seconds_between(time.0, learned.departure(time.at(0.0), Cost::one()).at);
-    assert!((0.5..0.52).contains(&next), "{next}");
+    let next = since(learned.departure(time.at(0.0), Cost::one()).at, time.0);
+    assert!((0.49..0.501).contains(&next), "{next}");
 }
 
 #[test]
@@ -212,8 +285,8 @@ fn reset_forgets_but_not_the_calls_in_flight() {
     learned.depart(time.at(0.0), Cost::one());
     call(&mut learned, &time, 0.5, &THROTTLED);
     learned.reset();
-    assert_eq!((learned.in_flight, learned.flight.is_none()), (1, true));
-    assert_eq!(learned.rate(), seeded(10, 1).rate());
+    assert_eq!((learned.flight.now(), learned.refusals), (1, 0));
+    assert_eq!(learned.rate(), Some(10.0));
 }
 
 #[test]
@@ -225,5 +298,5 @@ fn the_budget_has_a_range() {
 
 #[test]
 fn its_state_is_a_few_hundred_bytes() {
-    assert!(size_of::<Learned>() <= 480, "{}", size_of::<Learned>());
+    assert!(size_of::<Learned>() <= 800, "{}", size_of::<Learned>());
 }
