@@ -86,7 +86,7 @@ fn field(scenario: &scenario::Scenario, callers: usize, quick: bool) -> Vec<Row>
                     _ => race::run(&Lane { scenario, hints, callers, seed }, client),
                 })
                 .collect();
-            rows.push(Row::new(scenario.name, hints, client, callers, &results, &oracle));
+            rows.push(Row::new(scenario, hints, client, callers, &results, &oracle));
         }
     }
     rows

@@ -181,6 +181,7 @@ fn a_penalty_blocks_everything_and_calls_in_it_do_not_make_it_longer() {
         assert_eq!(limiter.offer(secs(second), ONE).retry_after, Some(ms(300_500) - secs(second)));
     }
     assert!(limiter.offer(ms(300_500), ONE).granted);
+    assert_eq!(limiter.counts().penalties, 1);
 }
 
 #[test]

@@ -61,6 +61,26 @@ pub(crate) struct Result {
     pub(crate) wait_p99: f64,
     /// The most calls sent in one millisecond, after the first quarter.
     pub(crate) max_released_per_ms: u32,
+    /// Penalties an hour.
+    pub(crate) penalties_per_h: f64,
+    /// Calls granted until the end of each second, where the quota changes.
+    granted_by_second: Vec<u64>,
+}
+
+impl Result {
+    /// After how many seconds from the change on as much is granted as 95 % of `share` of the new quota. `None` if
+    /// never, or if there is no change.
+    pub(crate) fn recovery(&self, scenario: &Scenario, share: f64) -> Option<f64> {
+        let (change, span) = scenario.change()?;
+        let (change, span) = (change.as_secs() as usize, span.as_secs() as usize);
+        let (_, rate) = *scenario.rates().last()?;
+        let enough = 0.95 * share * rate * span as f64;
+        let granted = self.granted_by_second.get(change..)?;
+        granted
+            .windows(span + 1)
+            .position(|seconds| (seconds[span] - seconds[0]) as f64 >= enough)
+            .map(|at| at as f64)
+    }
 }
 
 const ROUND_TRIP: Duration = Duration::from_millis(800);
@@ -104,7 +124,7 @@ fn drive(lane: &Lane<'_>, client: impl FnOnce(Watched) -> crate::peers::Client) 
         let client = client(watched.clone());
         let (quarter, end) = (start + scenario.length / 4, start + scenario.length);
         let waits = Arc::new(Mutex::new(Vec::new()));
-        let demand = scenario.demand;
+        let (demand, seconds) = (scenario.demand, scenario.length.as_secs());
         for _ in 0..lane.callers {
             let (client, waits) = (client.clone(), Arc::clone(&waits));
             tokio::spawn(async move {
@@ -121,6 +141,16 @@ fn drive(lane: &Lane<'_>, client: impl FnOnce(Watched) -> crate::peers::Client) 
                     }
                     let wait = asked.elapsed().saturating_sub(ROUND_TRIP).as_secs_f32();
                     waits.lock().expect("no panics").push(wait);
+                }
+            });
+        }
+        let granted_by_second = Arc::new(Mutex::new(Vec::new()));
+        if scenario.change().is_some() {
+            let (upstream, granted) = (upstream.clone(), Arc::clone(&granted_by_second));
+            tokio::spawn(async move {
+                for second in 0..seconds {
+                    tokio::time::sleep_until(start + Duration::from_secs(second)).await;
+                    granted.lock().expect("no panics").push(upstream.counts().granted);
                 }
             });
         }
@@ -143,6 +173,8 @@ fn drive(lane: &Lane<'_>, client: impl FnOnce(Watched) -> crate::peers::Client) 
             wait_p50: quantile(0.5),
             wait_p99: quantile(0.99),
             max_released_per_ms: sent,
+            penalties_per_h: all.penalties as f64 * 3600.0 / scenario.length.as_secs_f64(),
+            granted_by_second: std::mem::take(&mut *granted_by_second.lock().expect("no panics")),
         }
     })
 }

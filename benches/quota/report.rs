@@ -3,7 +3,8 @@
 use crate::{
     chart::Dot,
     clients::Client,
-    race::{Hints, Oracle, Result},
+    race::{HINTS, Hints, Oracle, Result},
+    scenario::{Demand, Scenario},
 };
 use serde::Serialize;
 
@@ -24,20 +25,35 @@ pub(crate) struct Row {
     wait_p50_s: f64,
     wait_p99_s: f64,
     max_released_per_ms: u32,
+    penalties_per_h: f64,
+    /// The longest time of all seeds until the new quota is used, where it changes. `None` where it does not, or if
+    /// that never happened.
+    recovery_s: Option<f64>,
+    /// What the oracle gets in the whole run.
+    #[serde(skip)]
+    oracle_whole: f64,
+    #[serde(skip)]
+    changes: bool,
+    /// There are always callers that wait.
+    #[serde(skip)]
+    backlog: bool,
 }
 
 impl Row {
     pub(crate) fn new(
-        scenario: &'static str,
+        scenario: &Scenario,
         hints: Hints,
         client: Client,
         callers: usize,
         results: &[Result],
         oracle: &Oracle,
     ) -> Self {
+        let share = oracle.result.goodput_warm;
+        let recoveries: Option<Vec<f64>> =
+            results.iter().map(|result| result.recovery(scenario, share)).collect();
         let mean = |field: fn(&Result) -> f64| results.iter().map(field).sum::<f64>() / results.len() as f64;
         Self {
-            scenario,
+            scenario: scenario.name,
             hints: hints.name(),
             client: client.name(),
             callers,
@@ -46,16 +62,30 @@ impl Row {
             goodput_warm: mean(|result| result.goodput_warm),
             refused_warm: mean(|result| result.refused_warm),
             oracle: 1.0,
-            jitter_oracle: oracle.result.goodput_warm,
+            jitter_oracle: share,
             wait_p50_s: mean(|result| result.wait_p50),
             wait_p99_s: mean(|result| result.wait_p99),
             max_released_per_ms: results.iter().map(|result| result.max_released_per_ms).max().unwrap_or(0),
+            penalties_per_h: mean(|result| result.penalties_per_h),
+            recovery_s: recoveries.and_then(|all| all.into_iter().reduce(f64::max)),
+            oracle_whole: oracle.result.goodput,
+            changes: scenario.change().is_some(),
+            backlog: scenario.demand == Demand::Always,
         }
     }
 
     /// Warm, relative to what can be had.
     fn relative(&self) -> f64 {
         self.goodput_warm / self.jitter_oracle.max(1e-9)
+    }
+
+    /// In the means an oracle that is passed counts as one that is reached, so that no row makes up for another.
+    fn reached(&self) -> f64 {
+        self.relative().min(1.0)
+    }
+
+    fn reached_whole(&self) -> f64 {
+        (self.goodput / self.oracle_whole.max(1e-9)).min(1.0)
     }
 
     fn is_penalty(&self) -> bool {
@@ -92,33 +122,83 @@ pub(crate) fn print(rows: &[Row]) {
 
 /// Means over all rows but those of the penalty, which counts apart.
 fn summary(rows: &[Row]) {
-    println!("\nmeans over all rows but the penalty's, relative to the oracle of the row where it says so");
     println!(
-        "  {:<20} {:<12} {:>10} {:>9} {:>10} {:>12} {:>12} {:>9}",
-        "", "hints", "goodput", "refused", "of oracle", "lowest row", "refused warm", "most"
+        "\nmeans over all rows but the penalty's; relative to the oracle of the row, of which no row counts more than all"
+    );
+    println!(
+        "  {:<20} {:<12} {:>8} {:>8} {:>11} {:>13} {:>8} {:>7}   lowest row, before that cut",
+        "", "hints", "goodput", "refused", "of oracle", "of it, whole", "refused", "most"
     );
     for client in Client::ALL {
-        for hints in crate::race::HINTS {
-            let of: Vec<&Row> = rows
-                .iter()
-                .filter(|row| row.client == client.name() && row.hints == hints.name() && !row.is_penalty())
-                .collect();
+        for hints in HINTS {
+            let of = rows_of(rows, client, hints, |row| !row.is_penalty());
             let Some(lowest) = of.iter().min_by(|a, b| a.relative().total_cmp(&b.relative())) else {
                 continue;
             };
             let most = of.iter().map(|row| row.refused_warm).fold(0.0, f64::max);
             println!(
-                "  {:<20} {:<12} {:>9.1}% {:>8.2}% {:>9.1}% {:>11.1}% {:>11.2}% {:>8.2}%   lowest: {}, {} callers",
+                "  {:<20} {:<12} {:>7.1}% {:>7.2}% {:>10.1}% {:>12.1}% {:>7.2}% {:>6.2}%   {:.1}% ({}, {} callers)",
                 client.name(),
                 hints.name(),
                 100.0 * mean(&of, |row| row.goodput),
                 100.0 * mean(&of, |row| row.refused),
-                100.0 * mean(&of, Row::relative),
-                100.0 * lowest.relative(),
+                100.0 * mean(&of, Row::reached),
+                100.0 * mean(&of, Row::reached_whole),
                 100.0 * mean(&of, |row| row.refused_warm),
                 100.0 * most,
+                100.0 * lowest.relative(),
                 lowest.scenario,
                 lowest.callers,
+            );
+        }
+    }
+    apart(rows);
+    beaten(rows);
+}
+
+fn rows_of(rows: &[Row], client: Client, hints: Hints, which: impl Fn(&Row) -> bool) -> Vec<&Row> {
+    rows.iter().filter(|row| row.client == client.name() && row.hints == hints.name() && which(row)).collect()
+}
+
+/// What only some rows show.
+fn apart(rows: &[Row]) {
+    println!(
+        "\nafter the quota changed: seconds until the new one is used, to 95 % of what the oracle gets; penalties"
+    );
+    for hints in HINTS {
+        for row in rows_of(rows, Client::Learned, hints, |row| row.changes || row.is_penalty()) {
+            let what = match row.recovery_s {
+                _ if row.is_penalty() => format!("{:.1} an hour", row.penalties_per_h),
+                Some(secs) => format!("{secs} s"),
+                None => "never".to_owned(),
+            };
+            println!("  {:<18} {:<12} {:>4} callers  {what}", row.scenario, row.hints, row.callers);
+        }
+    }
+}
+
+/// Rows in which callers always wait, and someone who was not told the quota got as much for fewer refusals.
+fn beaten(rows: &[Row]) {
+    let told = [Client::Learned, Client::Known08, Client::Known10, Client::Known12, Client::Oracle];
+    println!("\nas much as learned for fewer refusals, by one who was not told the quota:");
+    for row in rows.iter().filter(|row| row.client == Client::Learned.name() && row.backlog) {
+        let better = rows.iter().filter(|peer| {
+            (peer.scenario, peer.hints, peer.callers) == (row.scenario, row.hints, row.callers)
+                && !told.iter().any(|client| client.name() == peer.client)
+                && peer.goodput_warm >= row.goodput_warm
+                && peer.refused_warm < row.refused_warm
+        });
+        for peer in better {
+            println!(
+                "  {:<20} {:<12} {:>4} callers  {}: {:.1} % at {:.2} %, learned {:.1} % at {:.2} %",
+                row.scenario,
+                row.hints,
+                row.callers,
+                peer.client,
+                100.0 * peer.goodput_warm,
+                100.0 * peer.refused_warm,
+                100.0 * row.goodput_warm,
+                100.0 * row.refused_warm,
             );
         }
     }

@@ -12,7 +12,8 @@ pub(crate) struct Scenario {
     pub(crate) name: &'static str,
     pub(crate) limits: Vec<Limit>,
     pub(crate) neighbours: Vec<Neighbour>,
-    /// How long the race takes, on its clock.
+    /// How long the race takes, on its clock. A quarter of it is a whole number of windows, so that no part of a window
+    /// counts whose quota was used up before.
     pub(crate) length: Duration,
     /// When callers come.
     pub(crate) demand: Demand,
@@ -38,6 +39,13 @@ impl Scenario {
             }
         }
         rates
+    }
+
+    /// When the quota changes, and the time in which the new one can be seen: its window, or 20 s of a bucket.
+    pub(crate) fn change(&self) -> Option<(Duration, Duration)> {
+        let (at, _) = self.rates().into_iter().nth(1)?;
+        let window = if self.declared.burst.is_some() { SECOND * 20 } else { self.declared.per };
+        (self.neighbours.is_empty()).then_some((at, window))
     }
 
     /// How long a call occupies the upstream; it matters only where calls at a time are limited.
@@ -110,7 +118,7 @@ pub(crate) fn all() -> Result<Vec<Scenario>, InvalidSetting> {
         new("aws-20", Limit::token_bucket(20, SECOND, 100)?, 20, bucket(20, SECOND, 100)),
         new("shopify-2", Limit::token_bucket(2, SECOND, 40)?, 40, bucket(2, SECOND, 40)),
         new("discord-50", Limit::fixed_window(50, SECOND)?.phase(PHASE), 10, window(50, SECOND)),
-        new("github-5000", Limit::fixed_window(5000, HOUR)?.phase(PHASE), 360, window(5000, HOUR)),
+        new("github-5000", Limit::fixed_window(5000, HOUR)?.phase(PHASE), 480, window(5000, HOUR)),
         new(
             "sliding-counter-300",
             Limit::sliding_counter(300, MINUTE)?.phase(PHASE),

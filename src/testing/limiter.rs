@@ -83,7 +83,7 @@ impl Limiter {
     pub fn offer(&mut self, at: Duration, cost: Cost) -> Decision {
         self.advance(at);
         let decision = self.decide(cost);
-        self.counts.count(decision.granted, cost.tokens());
+        self.counts.count(&decision, cost.tokens());
         decision
     }
 
@@ -158,16 +158,23 @@ impl Limiter {
         }
         if refused_by.is_none() {
             self.enforced.iter_mut().for_each(|limit| limit.take(now, cost));
-            return Decision { granted: true, retry_after: None, refused_by, penalty: false };
+            return Decision {
+                granted: true,
+                retry_after: None,
+                refused_by,
+                penalty: false,
+                sets_off_penalty: false,
+            };
         }
-        let mut penalty = false;
+        let (mut penalty, mut sets_off_penalty) = (false, false);
         for limit in &mut self.enforced {
-            let wait = limit.wait(now, cost);
+            let (wait, before) = (limit.wait(now, cost), limit.is_penalty(now));
             limit.refused(now, cost, wait);
             penalty |= limit.is_penalty(now);
+            sets_off_penalty |= !before && limit.is_penalty(now);
         }
         // Again: a penalty, or a refusal that counts, makes it longer.
-        Decision { granted: false, retry_after: self.wait(cost), refused_by, penalty }
+        Decision { granted: false, retry_after: self.wait(cost), refused_by, penalty, sets_off_penalty }
     }
 
     fn next_event(&self) -> Nanos {
@@ -196,9 +203,9 @@ impl Limiter {
             let calls = &mut self.neighbours[index];
             calls.step();
             let (cost, work) = (calls.neighbour.cost, calls.neighbour.work);
-            let granted = self.decide(cost).granted;
-            self.neighbour_counts.count(granted, cost.tokens());
-            if granted {
+            let decision = self.decide(cost);
+            self.neighbour_counts.count(&decision, cost.tokens());
+            if decision.granted {
                 self.finish_at(now.saturating_add(work), cost);
             }
         }

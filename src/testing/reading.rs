@@ -15,6 +15,8 @@ pub struct Decision {
     pub refused_by: Option<usize>,
     /// It came during a [penalty](super::Limit::penalty), or set one off.
     pub penalty: bool,
+    /// It set one off.
+    pub sets_off_penalty: bool,
 }
 
 /// How much of one limit is left, as a server would tell it in headers.
@@ -48,6 +50,8 @@ pub struct Counts {
     pub refused: u64,
     /// The tokens of the calls that were admitted.
     pub tokens: u64,
+    /// The [penalties](super::Limit::penalty) that these calls set off.
+    pub penalties: u64,
 }
 
 impl Counts {
@@ -71,11 +75,13 @@ impl Counts {
             granted: self.granted.saturating_sub(earlier.granted),
             refused: self.refused.saturating_sub(earlier.refused),
             tokens: self.tokens.saturating_sub(earlier.tokens),
+            penalties: self.penalties.saturating_sub(earlier.penalties),
         }
     }
 
-    pub(super) const fn count(&mut self, granted: bool, tokens: u64) {
-        if granted {
+    pub(super) const fn count(&mut self, decision: &Decision, tokens: u64) {
+        self.penalties += decision.sets_off_penalty as u64;
+        if decision.granted {
             self.granted += 1;
             self.tokens = self.tokens.saturating_add(tokens);
         } else {
