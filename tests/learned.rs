@@ -3,7 +3,7 @@
 #![cfg(feature = "testing")]
 
 use http::Request;
-use std::time::Duration;
+use std::{collections::VecDeque, time::Duration};
 use tokio::time::{Instant, sleep_until};
 use tower::{BoxError, Service, ServiceBuilder, ServiceExt, retry::RetryLayer, service_fn};
 use tower_cooldown::{
@@ -11,7 +11,7 @@ use tower_cooldown::{
     policy::{Answer, Learned, Policy, Quota},
     retry::RetryPolicy,
     signal::{Signal, Verdict},
-    testing::{Counts, HintStyle, Limit, Neighbour, Upstream},
+    testing::{Counts, HintStyle, Limit, Limiter, Neighbour, Upstream},
 };
 
 const fn secs(secs: u64) -> Duration {
@@ -94,12 +94,14 @@ async fn a_lowered_quota_is_noticed() {
 
 #[tokio::test(start_paused = true)]
 async fn a_raised_quota_is_noticed() {
-    let higher = Limit::token_bucket(15, secs(1), 20).unwrap();
-    let limit = Limit::token_bucket(5, secs(1), 20).unwrap().then(MINUTE * 10, higher);
-    let upstream = upstream(limit, HintStyle::None);
-    let counts = run(&upstream, Learned::new(), MINUTE * 12, MINUTE * 20).await;
-    let goodput = counts.granted as f64 / (8.0 * 60.0 * 15.0);
-    assert!(goodput > 0.95, "{goodput} {counts:?}");
+    for hints in [HintStyle::None, HintStyle::RetryAfterSeconds, HintStyle::OpenAi] {
+        let higher = Limit::token_bucket(15, secs(1), 20).unwrap();
+        let limit = Limit::token_bucket(5, secs(1), 20).unwrap().then(MINUTE * 10, higher);
+        // A minute after the change.
+        let counts = run(&upstream(limit, hints), Learned::new(), MINUTE * 11, MINUTE * 20).await;
+        let goodput = counts.granted as f64 / (9.0 * 60.0 * 15.0);
+        assert!(goodput > 0.97 && counts.refused_share() < 0.012, "{hints:?}: {goodput} {counts:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -176,6 +178,40 @@ async fn one_a_day() {
     let counts =
         run(&upstream(limit, HintStyle::None), Learned::new(), Duration::ZERO, secs(86_400 * 5)).await;
     assert!(counts.granted >= 4, "{counts:?}");
+}
+
+/// Without a runtime, whose timers tick a thousand times a second only.
+#[test]
+fn a_million_a_second() {
+    let limit = Limit::fixed_window(1_000_000, secs(1)).unwrap();
+    let (mut limiter, mut policy) = (Limiter::new([limit]), Learned::new());
+    let (start, round_trip) = (Instant::now(), Duration::from_millis(5));
+    let (mut in_flight, mut open_at) = (VecDeque::new(), start);
+    let mut now = start;
+    let mut warm = None;
+    while now < start + secs(8) {
+        if now >= start + secs(4) {
+            warm.get_or_insert(limiter.counts());
+        }
+        let next = policy.departure(now, Cost::one()).at.max(open_at);
+        let answered_at = in_flight.front().map(|(departed, _)| *departed + round_trip);
+        if answered_at.is_some_and(|at| at <= next) {
+            let (departed, granted) = in_flight.pop_front().unwrap();
+            now = departed + round_trip;
+            let signal = Signal::new(if granted { Verdict::Accepted } else { Verdict::Throttled });
+            let answer = Answer::new(&signal, departed, now);
+            let current = departed >= open_at;
+            let closing = policy.answered(&if current { answer } else { answer.late() });
+            open_at = closing.map_or(open_at, |closing| open_at.max(now + closing.wait));
+        } else {
+            now = next;
+            policy.depart(now, Cost::one());
+            in_flight.push_back((now, limiter.offer(now - start, Cost::one()).granted));
+        }
+    }
+    let counts = limiter.counts().since(warm.unwrap());
+    let goodput = counts.granted as f64 / 4e6;
+    assert!(goodput > 0.95 && counts.refused_share() < 0.012, "{goodput} {counts:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -7,7 +7,7 @@ pub(crate) struct Dot {
     pub(crate) client: String,
     /// Share of the calls that were refused.
     pub(crate) refused: f64,
-    /// Share of what the upstream would have granted.
+    /// Share of what the oracle gets.
     pub(crate) goodput: f64,
 }
 
@@ -60,7 +60,7 @@ pub(crate) fn svg(dots: &[Dot]) -> String {
         (LEFT + WIDTH - RIGHT) / 2.0,
         HEIGHT - 12.0
     ));
-    line(format_args!("<text x=\"{LEFT}\" y=\"16\">share of the quota that was used</text>"));
+    line(format_args!("<text x=\"{LEFT}\" y=\"16\">share of what one gets who was told the quota</text>"));
     // Labels that would lie on one another are moved down.
     let mut order: Vec<&Dot> = dots.iter().collect();
     order.sort_by(|a, b| y(a.goodput).total_cmp(&y(b.goodput)));

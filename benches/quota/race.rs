@@ -68,18 +68,16 @@ pub(crate) struct Result {
 }
 
 impl Result {
-    /// After how many seconds from the change on as much is granted as 95 % of `share` of the new quota. `None` if
-    /// never, or if there is no change.
-    pub(crate) fn recovery(&self, scenario: &Scenario, share: f64) -> Option<f64> {
+    /// After how many seconds from the change on as much is granted as 95 % of what the oracle gets of the new quota.
+    /// `None` if never, or if there is no change.
+    pub(crate) fn recovery(&self, scenario: &Scenario, oracle: &Self) -> Option<f64> {
         let (change, span) = scenario.change()?;
         let (change, span) = (change.as_secs() as usize, span.as_secs() as usize);
-        let (_, rate) = *scenario.rates().last()?;
-        let enough = 0.95 * share * rate * span as f64;
-        let granted = self.granted_by_second.get(change..)?;
-        granted
-            .windows(span + 1)
-            .position(|seconds| (seconds[span] - seconds[0]) as f64 >= enough)
-            .map(|at| at as f64)
+        let known = oracle.granted_by_second.get(change + span..)?;
+        let rate = (known.last()? - known.first()?) as f64 / (known.len() - 1).max(1) as f64;
+        let enough = 0.95 * rate * span as f64;
+        let mut spans = self.granted_by_second.get(change..)?.windows(span + 1);
+        spans.position(|granted| (granted[span] - granted[0]) as f64 >= enough).map(|second| second as f64)
     }
 }
 

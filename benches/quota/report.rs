@@ -50,7 +50,7 @@ impl Row {
     ) -> Self {
         let share = oracle.result.goodput_warm;
         let recoveries: Option<Vec<f64>> =
-            results.iter().map(|result| result.recovery(scenario, share)).collect();
+            results.iter().map(|result| result.recovery(scenario, &oracle.result)).collect();
         let mean = |field: fn(&Result) -> f64| results.iter().map(field).sum::<f64>() / results.len() as f64;
         Self {
             scenario: scenario.name,
@@ -215,7 +215,7 @@ pub(crate) fn dots(rows: &[Row]) -> Vec<Dot> {
         Dot {
             client: client.name().to_owned(),
             refused: mean(&of, |row| row.refused_warm),
-            goodput: mean(&of, |row| row.goodput_warm),
+            goodput: mean(&of, Row::reached),
         }
     };
     Client::ALL.map(dot).into()

@@ -9,6 +9,8 @@ pub(super) struct Climb {
     /// The rate that was refused last; or a higher one that has proved it wrong since. After a fall that is deep it
     /// follows slowly.
     ceiling: f64,
+    /// The ceiling has been proved wrong since the gate opened.
+    raised: bool,
     /// Calls to go until it grows again, to pay for the last refusals.
     rest: f64,
     /// It does not grow before that.
@@ -36,6 +38,8 @@ const MOST_GAIN: f64 = 1.0;
 const FAR: f64 = 0.75;
 /// What remains of the distance to a ceiling (of logarithms) after each refusal.
 const FALL: f64 = 0.7;
+/// What a refusal leaves at least of a rate that was above the ceiling.
+const LEAST_LEFT: f64 = 0.5;
 /// A closed gate costs as much as so many times the calls that it held up would.
 const PAUSE: f64 = 25.0;
 
@@ -44,6 +48,7 @@ impl Climb {
         Self {
             zeal: FIRST_ZEAL,
             ceiling: f64::INFINITY,
+            raised: false,
             rest: 0.0,
             rest_until: None,
             since: None,
@@ -62,6 +67,12 @@ impl Climb {
         self.idle += secs;
     }
 
+    /// The least that a refusal leaves of this rate. What was granted during a steep climb says little of what would
+    /// have been.
+    pub(super) fn floor(&self, rate: f64) -> f64 {
+        if self.raised { rate * LEAST_LEFT } else { 0.0 }
+    }
+
     pub(super) const fn pause(&self) -> f64 {
         self.pause
     }
@@ -76,6 +87,7 @@ impl Climb {
             self.zeal = (self.zeal + 2).min(MOST_ZEAL);
             if disproved {
                 self.ceiling = rate;
+                self.raised = true;
             } else {
                 self.since = Some(now);
                 self.idle = 0.0;
@@ -117,6 +129,7 @@ impl Climb {
         self.rest_until = Some(later(measured.reopened, secs(3.0 * measured.pause)));
         self.since = Some(measured.reopened);
         self.idle = 0.0;
+        self.raised = false;
         self.pause = measured.pause;
     }
 }

@@ -54,6 +54,7 @@
 //!    above the ceiling and nothing is refused for as long as the upstream was ever seen to remember. Far below the
 //!    ceiling (which falls slowly) nothing is known of what lies between, and the rate grows by a tenth in that time,
 //!    then faster. So a raised quota is found soon, and a lowered one at the first refusals.
+//!    What was granted during a steep climb says little of the new quota: a refusal that ends one halves the rate at most.
 //! 6. **The budget.** After refusals the rate rests until enough calls were granted to pay for them; and also until the
 //!    time for which the gate was closed is made up for, in case refusals are punished.
 //! 7. **Calls in flight.** If a refusal says that too many calls are in flight
@@ -282,7 +283,8 @@ impl Learned {
             self.climb.start(rate, measured.reopened);
         } else {
             if measured.is_meaningful() {
-                self.set_rate(self.rate.min(measured.rate * (1.0 - MARGIN)));
+                let rate = (measured.rate * (1.0 - MARGIN)).max(self.climb.floor(self.rate));
+                self.set_rate(self.rate.min(rate));
             }
             self.climb.reopened(&measured, self.rate, self.budget);
         }

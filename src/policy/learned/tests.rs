@@ -171,6 +171,11 @@ fn a_raised_quota_is_found() {
     }
     let rate = learned.rate().unwrap();
     assert!(rate > 20.0, "{rate}");
+    // What was granted on the way says little: a refusal leaves half of it.
+    call(&mut learned, &time, 0.0, &THROTTLED);
+    call(&mut learned, &time, 0.0, &ACCEPTED);
+    let left = learned.rate().unwrap() / rate;
+    assert!((0.45..0.55).contains(&left), "{left}");
 }
 
 #[test]
