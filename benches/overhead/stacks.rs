@@ -19,7 +19,7 @@ use tower::{
 };
 use tower_cooldown::{
     AdaptiveCooldownLayer, FallbackLayer, MicroBatchLayer,
-    policy::{self, Known, Ladder, Quota},
+    policy::{self, Known, Ladder, Learned, Quota},
     record::Statistics,
     retry::RetryPolicy,
 };
@@ -169,7 +169,7 @@ fn of_others() -> [Stack; 5] {
 
 fn of_this_crate() -> Vec<Stack> {
     vec![
-        cooldown("adaptive-cooldown", default_policy),
+        cooldown("adaptive-cooldown", learned),
         cooldown("adaptive-cooldown/ladder", ladder),
         cooldown("adaptive-cooldown/known", known),
         cooldown("adaptive-cooldown/known-burst", known_burst),
@@ -180,7 +180,7 @@ fn of_this_crate() -> Vec<Stack> {
         shared("tower-retry/retry-policy", || {
             ServiceBuilder::new().layer(RetryLayer::new(RetryPolicy::new())).service(bare::<()>())
         }),
-        full("full-stack", default_policy),
+        full("full-stack", learned),
         full("full-stack/ladder", ladder),
         full("full-stack/known", known),
     ]
@@ -210,15 +210,15 @@ fn micro_batch() -> MicroBatchLayer {
     MicroBatchLayer::new(usize::MAX).expect("more than none")
 }
 
-/// Not `Learned`, which `AdaptiveCooldownLayer::new` uses: it climbs to its rate, and makes calls that come as fast as
-/// these wait, which is not what is measured here. It is also told of every answer, for a second lock.
-fn default_policy() -> Ladder {
-    ladder()
-}
-
 /// The pace does all its work, and comes to a wait of zero.
 fn ladder() -> Ladder {
     Ladder::new().pace(2, Duration::ZERO, Duration::ZERO).expect("a pace")
+}
+
+/// The default policy. It paces and climbs as always, but what is stored is enough for all calls.
+fn learned() -> Learned {
+    let quota = Quota::new(1_000_000, Duration::from_secs(1)).and_then(|quota| quota.burst(u32::MAX));
+    Learned::new().seed(quota.expect("a quota"))
 }
 
 /// Keeps 1000 departures, as a quota of 1000 does, and is free again at once.

@@ -100,23 +100,23 @@ impl Run {
         });
         Self(Box::new(move |job| {
             let _alive = &background;
-            let mut attempts = 0_u32;
+            let mut attempts = 0;
             loop {
                 threads.iter().for_each(|(orders, _)| orders.send(job).expect("the thread is there"));
                 let [a, b] =
                     [0, 1].map(|thread: usize| threads[thread].1.recv().expect("the thread is there"));
                 attempts += 1;
-                if at_once(&a, &b) {
+                if at_once(&a, &b) || attempts == ATTEMPTS {
                     break both(&a, &b);
                 }
-                assert!(
-                    attempts < 10_000,
-                    "two threads do not run at once here: is there a second processor?"
-                );
             }
         }))
     }
 }
+
+/// After so many, two threads that do not run at once are taken as they are: a stack whose own task needs a thread has
+/// three of them, and a machine may have two processors.
+const ATTEMPTS: u32 = 20;
 
 /// Whether the threads ran side by side for most of the time. Where the machine has only one processor to spare, they
 /// run one after the other, and do not disturb each other.
