@@ -77,6 +77,7 @@ pub(super) type SharedBatch<Req, T, E> = Arc<Batch<Req, T, E>>;
 ///
 /// Two locks, because those who come work on the one while those who are there already ask at the other. Who needs
 /// both takes them one after the other.
+#[repr(C)] // those who come write to the first cache line, where the reference count is too
 pub(super) struct Batch<Req, T, E> {
     queue: Mutex<Queue<Req>>,
     /// By caller; made when first used.
