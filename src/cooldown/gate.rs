@@ -195,10 +195,10 @@ impl Gate {
         self.maybe_closed() && self.lock().closed_until(Instant::now()).is_some()
     }
 
-    /// Whether a call has left in that time.
+    /// When the last call left.
     #[cfg(feature = "keyed")]
-    pub(super) fn left_within(&self, time: Duration, now: Instant) -> bool {
-        self.lock().last_departure().is_some_and(|last| now.saturating_duration_since(last) < time)
+    pub(super) fn last_departure(&self) -> Option<Instant> {
+        self.lock().last_departure()
     }
 
     pub(super) fn unwatch(&self, handle: &mut Option<u64>) {

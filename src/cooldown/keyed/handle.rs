@@ -14,8 +14,7 @@ impl KeyedHandle {
         Self { gates }
     }
 
-    /// How many keys there are. At most [`max_keys`](super::KeyedCooldownLayer::max_keys), give or take one per
-    /// thread.
+    /// How many keys there are. At most [`max_keys`](super::KeyedCooldownLayer::max_keys).
     pub fn len(&self) -> usize {
         self.gates.len()
     }
