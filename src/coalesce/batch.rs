@@ -4,7 +4,7 @@ use super::{
     BatchError,
     core::{Cost, Limits, Place},
 };
-use crate::wakers::Wakers;
+use crate::{lanes::Line, wakers::Wakers};
 use std::{
     fmt, mem,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -81,7 +81,7 @@ pub(super) type SharedBatch<Req, T, E> = Arc<Batch<Req, T, E>>;
 pub(super) struct Batch<Req, T, E> {
     queue: Mutex<Queue<Req>>,
     /// By caller; made when first used.
-    slots: Mutex<Vec<Slot<T, E>>>,
+    slots: Line<Mutex<Vec<Slot<T, E>>>>,
     /// When its first request came.
     pub(super) since: Instant,
     room: Arc<Semaphore>,
@@ -142,7 +142,7 @@ impl<Req, T, E> Batch<Req, T, E> {
         queue.push(request, cost);
         Self {
             queue: Mutex::new(queue),
-            slots: Mutex::new(Vec::with_capacity(capacity)),
+            slots: Line(Mutex::new(Vec::with_capacity(capacity))),
             since: Instant::now(),
             room: Arc::clone(room),
         }
@@ -154,7 +154,7 @@ impl<Req, T, E> Batch<Req, T, E> {
 
     /// The slots, with one for this caller and all before it.
     fn slots(&self, caller: usize) -> MutexGuard<'_, Vec<Slot<T, E>>> {
-        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut slots = self.slots.0.lock().unwrap_or_else(PoisonError::into_inner);
         if slots.len() <= caller {
             slots.resize_with(caller + 1, || Slot::Waiting(None));
         }
