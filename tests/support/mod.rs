@@ -158,10 +158,37 @@ struct Shared<E> {
     start: Instant,
     answer: Mutex<Answer<E>>,
     calls: Mutex<Vec<Call>>,
+    /// Where to panic next, once.
+    panics_in: Mutex<Option<Place>>,
     ready_polls: AtomicUsize,
     clones: AtomicUsize,
+    instances: AtomicUsize,
     in_flight: AtomicUsize,
     peak: AtomicUsize,
+}
+
+/// A part of a service that can go wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    PollReady,
+    Call,
+    Future,
+    /// The drop of a future that has not ended.
+    Drop,
+}
+
+impl<E> Shared<E> {
+    fn check(&self, place: Place) {
+        let due = {
+            let mut panics_in = self.panics_in.lock().unwrap();
+            let due = *panics_in == Some(place);
+            if due {
+                *panics_in = None;
+            }
+            due
+        };
+        assert!(!due, "told to panic in {place:?}");
+    }
 }
 
 impl<B, E> UpstreamOf<B, E> {
@@ -170,8 +197,10 @@ impl<B, E> UpstreamOf<B, E> {
             start: Instant::now(),
             answer: Mutex::new(Box::new(answer)),
             calls: Mutex::default(),
+            panics_in: Mutex::new(None),
             ready_polls: AtomicUsize::new(0),
             clones: AtomicUsize::new(0),
+            instances: AtomicUsize::new(1),
             in_flight: AtomicUsize::new(0),
             peak: AtomicUsize::new(0),
         };
@@ -217,6 +246,16 @@ impl<B, E> UpstreamOf<B, E> {
         self.shared.clones.load(SeqCst)
     }
 
+    /// Instances that live, this one among them.
+    pub fn instances(&self) -> usize {
+        self.shared.instances.load(SeqCst)
+    }
+
+    /// Panics the next time that it comes there.
+    pub fn panic_once_in(&self, place: Place) {
+        *self.shared.panics_in.lock().unwrap() = Some(place);
+    }
+
     /// Calls whose future lives.
     pub fn in_flight(&self) -> usize {
         self.shared.in_flight.load(SeqCst)
@@ -231,7 +270,14 @@ impl<B, E> UpstreamOf<B, E> {
 impl<B, E> Clone for UpstreamOf<B, E> {
     fn clone(&self) -> Self {
         self.shared.clones.fetch_add(1, SeqCst);
+        self.shared.instances.fetch_add(1, SeqCst);
         Self { shared: Arc::clone(&self.shared), ready: false, body: PhantomData }
+    }
+}
+
+impl<B, E> Drop for UpstreamOf<B, E> {
+    fn drop(&mut self) {
+        self.shared.instances.fetch_sub(1, SeqCst);
     }
 }
 
@@ -248,12 +294,14 @@ impl<B, E> Service<Request<B>> for UpstreamOf<B, E> {
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), E>> {
         self.shared.ready_polls.fetch_add(1, SeqCst);
+        self.shared.check(Place::PollReady);
         self.ready = true;
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         assert!(std::mem::take(&mut self.ready), "called an instance that was not ready");
+        self.shared.check(Place::Call);
         let at = self.shared.start.elapsed();
         let id = request.uri().path().trim_start_matches('/').parse().unwrap_or(0);
         let call = {
@@ -268,7 +316,7 @@ impl<B, E> Service<Request<B>> for UpstreamOf<B, E> {
             until: Instant::now() + reply.latency,
             timer: None,
             result: Some(reply.result),
-            _in_flight: InFlight::enter(Arc::clone(&self.shared)),
+            in_flight: InFlight::enter(Arc::clone(&self.shared)),
         }
     }
 }
@@ -278,7 +326,7 @@ pub struct Answering<E> {
     until: Instant,
     timer: Option<Pin<Box<Sleep>>>,
     result: Option<Result<Response<String>, E>>,
-    _in_flight: InFlight<E>,
+    in_flight: InFlight<E>,
 }
 
 impl<E> Unpin for Answering<E> {}
@@ -287,6 +335,7 @@ impl<E> Future for Answering<E> {
     type Output = Result<Response<String>, E>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.in_flight.0.check(Place::Future);
         if self.until > Instant::now() {
             let until = self.until;
             ready!(self.timer.get_or_insert_with(|| Box::pin(sleep_until(until))).as_mut().poll(cx));
@@ -302,6 +351,14 @@ impl<E> InFlight<E> {
         let now = shared.in_flight.fetch_add(1, SeqCst) + 1;
         shared.peak.fetch_max(now, SeqCst);
         Self(shared)
+    }
+}
+
+impl<E> Drop for Answering<E> {
+    fn drop(&mut self) {
+        if self.result.is_some() && !std::thread::panicking() {
+            self.in_flight.0.check(Place::Drop);
+        }
     }
 }
 
