@@ -92,6 +92,7 @@
 //! |---|---|---|
 //! | `keyed` | no | [a gate per key](cooldown) (`cooldown::keyed`) |
 //! | `body` | no | `BodyHintsLayer`: limits that a service tells in the body of its answer |
+//! | `replay` | no | [`retry`]: request bodies that are streams can be sent again, up to a size (`retry::replay`) |
 //! | `reqwest` | no | `reqwest::Response` is read like other responses |
 //! | `serde` | no | `Serialize` for snapshots and records |
 //! | `testing` | no | `testing`: simulated upstreams with a quota, for your tests |

@@ -13,6 +13,12 @@
 pub trait CopyRequest<Req> {
     /// A copy, or `None` if this request cannot be copied. It is then sent once only.
     fn copy(&self, request: &Req) -> Option<Req>;
+
+    /// Whether a copy that was made before can still be sent, now that it is needed. By default it can.
+    fn can_send(&self, copy: &Req) -> bool {
+        let _ = copy;
+        true
+    }
 }
 
 /// Copies requests that are `Clone`.

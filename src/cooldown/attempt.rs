@@ -1,11 +1,12 @@
 use super::{
     anchor::GateRef,
-    booking::{Booking, Leave, Look, Place, Settled},
+    booking::{After, Booking, Bounds, Leave, Look, Place, Settled},
     gate::Gate,
 };
 use crate::{
     Cost, WaitReason,
     deferred::{Permit, poll_until},
+    policy::later,
     record::{Arm, CallRecord, Outcome, Settle, Usage},
     signal::{Rejected, Signal, Verdict},
 };
@@ -24,6 +25,8 @@ use tokio::time::{Instant, Sleep};
 pub(super) struct Attempt {
     gate: GateRef,
     arrived: Instant,
+    /// When the call's own time is over, from when it came. Not known of a call that leaves at once.
+    deadline: After,
     stage: Stage,
     wait_reason: WaitReason,
     /// The inner service was not ready in time, and it had to ask again.
@@ -54,11 +57,12 @@ impl Attempt {
     pub(super) fn book(
         gate: GateRef,
         (arrived, reason): (Instant, WaitReason),
-        cost: Cost,
+        (cost, deadline): (Cost, Option<Instant>),
         now: Instant,
     ) -> Self {
         let mut attempt = Self::new(gate, arrived, Stage::Ended, reason);
-        let bounds = attempt.gate.settings.bounds;
+        attempt.deadline = deadline.map_or(After::NEVER, |deadline| After::new(arrived, deadline));
+        let bounds = attempt.bounds();
         let booking = attempt.gate.with(|state, wakers| state.book((arrived, cost), bounds, now, wakers));
         if let Err(rejected) = attempt.booked(booking, now) {
             attempt.stage = Stage::Rejected(rejected);
@@ -79,7 +83,11 @@ impl Attempt {
 
     #[inline(always)]
     fn new(gate: GateRef, arrived: Instant, stage: Stage, wait_reason: WaitReason) -> Self {
-        Self { gate, arrived, stage, wait_reason, asked_again: false, ticket: 0 }
+        Self { gate, arrived, deadline: After::NEVER, stage, wait_reason, asked_again: false, ticket: 0 }
+    }
+
+    fn bounds(&self) -> Bounds {
+        Bounds { deadline: self.deadline.known_since(self.arrived), ..self.gate.settings.bounds }
     }
 
     pub(super) const fn is_rejected(&self) -> bool {
@@ -117,16 +125,20 @@ impl Attempt {
         }
     }
 
-    fn settle(&mut self, settled: Settled, now: Instant) -> Result<(), Rejected> {
-        match settled {
+    fn settle(&mut self, mut settled: Settled, now: Instant) -> Result<(), Rejected> {
+        match &mut settled {
             Ok(leave) => {
-                self.stage = Stage::Left(leave);
+                self.stage = Stage::Left(*leave);
                 self.waits_for(leave.reason);
             }
             Err(rejected) => {
+                let deadline = self.bounds().deadline;
+                rejected.past_deadline =
+                    deadline.is_some_and(|deadline| later(now, rejected.retry_after) > deadline);
                 tracing::debug!(
                     upstream = %self.gate.settings.name,
                     retry_after_ms = rejected.retry_after.as_millis(),
+                    past_deadline = rejected.past_deadline,
                     "call rejected: it would wait for too long"
                 );
                 self.stage = Stage::Ended;
@@ -256,7 +268,8 @@ impl Permit for Attempt {
     fn confirm(&mut self) -> Result<bool, Rejected> {
         let Stage::Left(leave) = self.stage else { return Ok(true) };
         let now = Instant::now();
-        let (gate, mut place, asked_again) = (&self.gate, self.place(), self.asked_again);
+        let (gate, mut place, asked_again, bounds) =
+            (&self.gate, self.place(), self.asked_again, self.bounds());
         let booking = gate.with(|state, wakers| {
             let prompt = now.saturating_duration_since(leave.at) < PROMPT;
             if prompt && state.closed_until(now).is_none() {
@@ -266,7 +279,7 @@ impl Permit for Attempt {
             if place.ticket == 0 {
                 place = state.place(place.arrived);
             }
-            state.ask_again(leave, (place, asked_again), gate.settings.bounds, now, wakers)
+            state.ask_again(leave, (place, asked_again), bounds, now, wakers)
         });
         self.asked_again |= booking != Booking::Settled(Ok(leave));
         self.booked(booking, now)?;

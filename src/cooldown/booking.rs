@@ -2,7 +2,7 @@
 
 use crate::{
     Cost, WaitReason,
-    policy::{Closing, Departure, Mirrored},
+    policy::{Closing, Departure, Mirrored, later},
     signal::Rejected,
 };
 use std::time::Duration;
@@ -32,13 +32,46 @@ pub(super) struct Place {
     pub(super) ticket: u64,
 }
 
-/// What the calls at a gate put up with.
+/// A time after another one, in half the memory of an `Instant`. There may be many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct After(u64);
+
+impl After {
+    /// Later than all.
+    pub(super) const NEVER: Self = Self(u64::MAX);
+
+    /// `at`, which is after `start`.
+    pub(super) fn new(start: Instant, at: Instant) -> Self {
+        Self(at.saturating_duration_since(start).as_nanos().try_into().unwrap_or(u64::MAX))
+    }
+
+    pub(super) fn since(self, start: Instant) -> Instant {
+        later(start, Duration::from_nanos(self.0))
+    }
+
+    /// `None` if it is [never](Self::NEVER).
+    pub(super) fn known_since(self, start: Instant) -> Option<Instant> {
+        (self != Self::NEVER).then(|| self.since(start))
+    }
+}
+
+/// What a call puts up with. All but its deadline is the same for all calls at a gate.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Bounds {
     /// The longest wait of a call.
     pub(super) max_wait: Option<Duration>,
     /// The most calls that wait at a time.
     pub(super) max_waiting: Option<usize>,
+    /// When the call's own time is over.
+    pub(super) deadline: Option<Instant>,
+}
+
+impl Bounds {
+    /// The latest time at which a call that came at `arrived` is willing to leave.
+    pub(super) fn latest(&self, arrived: Instant) -> Option<Instant> {
+        let bound = self.max_wait.map(|max_wait| later(arrived, max_wait));
+        bound.into_iter().chain(self.deadline).min()
+    }
 }
 
 /// A call has left, or may leave now.

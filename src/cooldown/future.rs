@@ -41,10 +41,10 @@ where
     R: Clone,
 {
     #[inline(always)]
-    pub(super) fn new<A, W>(
+    pub(super) fn new<A, W, D>(
         attempt: Attempt,
         call: Deferred<S, Req, S::Future>,
-        options: &Options<C, R, A, W>,
+        options: &Options<C, R, A, W, D>,
     ) -> Self {
         Self {
             classify: options.classify.clone(),

@@ -72,6 +72,8 @@ pub(super) struct Settings {
     pub(super) statistics: Statistics,
     pub(super) bounds: Bounds,
     pub(super) stay_pending: bool,
+    /// Calls may have deadlines of their own.
+    pub(super) deadlines: bool,
 }
 
 impl Default for Settings {
@@ -81,6 +83,7 @@ impl Default for Settings {
             statistics: Statistics::new(),
             bounds: Bounds::default(),
             stay_pending: false,
+            deadlines: false,
         }
     }
 }
@@ -181,9 +184,11 @@ impl Gate {
         closed
     }
 
-    /// The longest time that a handle waits in `poll_ready`.
+    /// The longest time that a handle waits in `poll_ready`: none, where each call has a deadline of its own.
     pub(super) fn max_pending(&self) -> Option<Duration> {
-        self.settings.bounds.max_wait.filter(|_| !self.settings.stay_pending)
+        let Settings { bounds, stay_pending, deadlines, .. } = &*self.settings;
+        let max_pending = if *deadlines { Some(Duration::ZERO) } else { bounds.max_wait };
+        max_pending.filter(|_| !stay_pending)
     }
 
     pub(super) fn maybe_closed(&self) -> bool {
@@ -315,7 +320,8 @@ mod tests {
 
     fn call(gate: &Arc<Gate>, signal: &Signal) {
         let now = Instant::now();
-        let mut attempt = Attempt::book(GateRef::Direct(Arc::clone(gate)), (now, Normal), Cost::one(), now);
+        let mut attempt =
+            Attempt::book(GateRef::Direct(Arc::clone(gate)), (now, Normal), (Cost::one(), None), now);
         assert!(attempt.may_send());
         attempt.answered(signal, now);
     }

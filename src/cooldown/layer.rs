@@ -1,5 +1,5 @@
 use super::{
-    AdaptiveCooldown, Handle, IntoError, NeverReject,
+    AdaptiveCooldown, Handle, IntoError, NeverReject, NoDeadline,
     gate::{Gate, Settings},
 };
 use crate::{
@@ -22,21 +22,29 @@ use tower_layer::Layer;
 ///
 /// `C` reads the responses ([`Classify`](crate::signal::Classify)), `R` answers for calls that are not sent
 /// ([`Reject`](super::Reject)), `A` says which calls the layer works on ([`Admit`](crate::rollout::Admit)), `W`
-/// what they cost ([`CostOf`](crate::cost::CostOf)).
+/// what they cost ([`CostOf`](crate::cost::CostOf)), `D` how much time they have
+/// ([`TimeLeft`](super::TimeLeft)).
 #[must_use]
 #[derive(Clone)]
-pub struct AdaptiveCooldownLayer<C = HttpClassifier, R = NeverReject, A = Everyone, W = OneRequest> {
+pub struct AdaptiveCooldownLayer<
+    C = HttpClassifier,
+    R = NeverReject,
+    A = Everyone,
+    W = OneRequest,
+    D = NoDeadline,
+> {
     gate: Arc<Gate>,
-    options: Options<C, R, A, W>,
+    options: Options<C, R, A, W, D>,
 }
 
 /// What the layer hands to its services besides the gate.
 #[derive(Clone)]
-pub(super) struct Options<C, R, A, W> {
+pub(super) struct Options<C, R, A, W, D> {
     pub(super) classify: C,
     pub(super) reject: R,
     pub(super) admit: A,
     pub(super) cost: W,
+    pub(super) deadline: D,
     pub(super) track_usage: bool,
 }
 
@@ -55,6 +63,7 @@ impl AdaptiveCooldownLayer {
                 reject: NeverReject::new(),
                 admit: Everyone,
                 cost: OneRequest,
+                deadline: NoDeadline,
                 track_usage: false,
             },
         }
@@ -67,7 +76,7 @@ impl Default for AdaptiveCooldownLayer {
     }
 }
 
-impl<C, A, W> AdaptiveCooldownLayer<C, NeverReject, A, W> {
+impl<C, A, W, D> AdaptiveCooldownLayer<C, NeverReject, A, W, D> {
     /// The longest that a call may wait for its departure, from the time it came. Default: no bound. (The time
     /// that the inner service then takes to get ready is its own.)
     ///
@@ -86,7 +95,7 @@ impl<C, A, W> AdaptiveCooldownLayer<C, NeverReject, A, W> {
     /// [decline](crate::retry::RetryPolicy::decline_if_closed_for) for the same time.
     ///
     /// [`Rejected`]: crate::Rejected
-    pub fn max_wait(mut self, max_wait: Duration) -> AdaptiveCooldownLayer<C, IntoError, A, W> {
+    pub fn max_wait(mut self, max_wait: Duration) -> AdaptiveCooldownLayer<C, IntoError, A, W, D> {
         self.settings_mut().bounds.max_wait = Some(max_wait);
         self.replace_reject(IntoError)
     }
@@ -94,14 +103,40 @@ impl<C, A, W> AdaptiveCooldownLayer<C, NeverReject, A, W> {
     /// The most calls that may wait for their departure at a time. Default: no bound.
     ///
     /// One more is rejected at once, in the same way as a call that would exceed [`max_wait`](Self::max_wait).
-    pub fn max_waiting(mut self, calls: usize) -> AdaptiveCooldownLayer<C, IntoError, A, W> {
+    pub fn max_waiting(mut self, calls: usize) -> AdaptiveCooldownLayer<C, IntoError, A, W, D> {
         self.settings_mut().bounds.max_waiting = Some(calls);
         self.replace_reject(IntoError)
+    }
+
+    /// How much time a call has: [`GrpcTimeout`](super::GrpcTimeout), or a closure
+    /// `Fn(&Request) -> Option<Duration>`. Default: no call has a deadline.
+    ///
+    /// A call that would have to wait for longer is rejected at once, with [`Rejected::past_deadline`], as with
+    /// [`max_wait`](Self::max_wait); both may be set, and the sooner counts. The time counts from `call`; a retry
+    /// further out asks anew for each attempt. While the gate is closed, `poll_ready` answers `Ready` so that each
+    /// call is judged by its own time; [`stay_pending`](AdaptiveCooldownLayer::stay_pending) has the last word.
+    ///
+    /// It bounds the waiting only. A timeout of the client's own begins when the call is sent.
+    ///
+    /// ```
+    /// use tower_cooldown::{
+    ///     AdaptiveCooldownLayer,
+    ///     cooldown::{GrpcStatus, GrpcTimeout},
+    /// };
+    ///
+    /// // DEADLINE_EXCEEDED in place of a wait that would be too long for this call.
+    /// let layer = AdaptiveCooldownLayer::new().deadline(GrpcTimeout).reject_with(GrpcStatus);
+    /// # let _ = layer;
+    /// ```
+    ///
+    /// [`Rejected::past_deadline`]: crate::Rejected::past_deadline
+    pub fn deadline<D2>(self, deadline: D2) -> AdaptiveCooldownLayer<C, IntoError, A, W, D2> {
+        self.with_deadline(deadline).replace_reject(IntoError)
     }
 }
 
 /// The second bound, after the first.
-impl<C, A, W> AdaptiveCooldownLayer<C, IntoError, A, W> {
+impl<C, A, W, D> AdaptiveCooldownLayer<C, IntoError, A, W, D> {
     /// See [`max_wait`](AdaptiveCooldownLayer::max_wait) of a layer without a bound.
     pub fn max_wait(mut self, max_wait: Duration) -> Self {
         self.settings_mut().bounds.max_wait = Some(max_wait);
@@ -113,15 +148,20 @@ impl<C, A, W> AdaptiveCooldownLayer<C, IntoError, A, W> {
         self.settings_mut().bounds.max_waiting = Some(calls);
         self
     }
+
+    /// See [`deadline`](AdaptiveCooldownLayer::deadline) of a layer without a bound.
+    pub fn deadline<D2>(self, deadline: D2) -> AdaptiveCooldownLayer<C, IntoError, A, W, D2> {
+        self.with_deadline(deadline)
+    }
 }
 
-impl<C, R, A, W> AdaptiveCooldownLayer<C, R, A, W> {
+impl<C, R, A, W, D> AdaptiveCooldownLayer<C, R, A, W, D> {
     /// How responses are read. Default: [`HttpClassifier`]. For rules of your own see [`crate::signal`].
-    pub fn classify<C2>(self, classify: C2) -> AdaptiveCooldownLayer<C2, R, A, W> {
-        let Options { reject, admit, cost, track_usage, .. } = self.options;
+    pub fn classify<C2>(self, classify: C2) -> AdaptiveCooldownLayer<C2, R, A, W, D> {
+        let Options { reject, admit, cost, deadline, track_usage, .. } = self.options;
         AdaptiveCooldownLayer {
             gate: self.gate,
-            options: Options { classify, reject, admit, cost, track_usage },
+            options: Options { classify, reject, admit, cost, deadline, track_usage },
         }
     }
 
@@ -137,15 +177,24 @@ impl<C, R, A, W> AdaptiveCooldownLayer<C, R, A, W> {
     ///     AdaptiveCooldownLayer::new().max_wait(Duration::from_secs(30)).reject_with(TooManyRequests);
     /// # let _ = layer;
     /// ```
-    pub fn reject_with<R2>(self, reject: R2) -> AdaptiveCooldownLayer<C, R2, A, W> {
+    pub fn reject_with<R2>(self, reject: R2) -> AdaptiveCooldownLayer<C, R2, A, W, D> {
         self.replace_reject(reject)
     }
 
-    fn replace_reject<R2>(self, reject: R2) -> AdaptiveCooldownLayer<C, R2, A, W> {
-        let Options { classify, admit, cost, track_usage, .. } = self.options;
+    fn with_deadline<D2>(mut self, deadline: D2) -> AdaptiveCooldownLayer<C, R, A, W, D2> {
+        self.settings_mut().deadlines = true;
+        let Options { classify, reject, admit, cost, track_usage, .. } = self.options;
         AdaptiveCooldownLayer {
             gate: self.gate,
-            options: Options { classify, reject, admit, cost, track_usage },
+            options: Options { classify, reject, admit, cost, deadline, track_usage },
+        }
+    }
+
+    fn replace_reject<R2>(self, reject: R2) -> AdaptiveCooldownLayer<C, R2, A, W, D> {
+        let Options { classify, admit, cost, deadline, track_usage, .. } = self.options;
+        AdaptiveCooldownLayer {
+            gate: self.gate,
+            options: Options { classify, reject, admit, cost, deadline, track_usage },
         }
     }
 
@@ -164,9 +213,9 @@ impl<C, R, A, W> AdaptiveCooldownLayer<C, R, A, W> {
     ///
     /// Calls outside go straight to the inner service, whatever the gate's state. They are recorded in the
     /// control arm, and their answers do not move the gate.
-    pub fn rollout<A2>(self, rollout: A2) -> AdaptiveCooldownLayer<C, R, A2, W> {
-        let Options { classify, reject, cost, track_usage, .. } = self.options;
-        let options = Options { classify, reject, admit: rollout, cost, track_usage };
+    pub fn rollout<A2>(self, rollout: A2) -> AdaptiveCooldownLayer<C, R, A2, W, D> {
+        let Options { classify, reject, cost, deadline, track_usage, .. } = self.options;
+        let options = Options { classify, reject, admit: rollout, cost, deadline, track_usage };
         AdaptiveCooldownLayer { gate: self.gate, options }
     }
 
@@ -187,11 +236,11 @@ impl<C, R, A, W> AdaptiveCooldownLayer<C, R, A, W> {
     ///     .cost(|request: &Request<String>| Cost::one().input(request.body().len() as u32 / 4).output(500));
     /// # let _ = layer;
     /// ```
-    pub fn cost<W2>(self, cost: W2) -> AdaptiveCooldownLayer<C, R, A, W2> {
-        let Options { classify, reject, admit, track_usage, .. } = self.options;
+    pub fn cost<W2>(self, cost: W2) -> AdaptiveCooldownLayer<C, R, A, W2, D> {
+        let Options { classify, reject, admit, deadline, track_usage, .. } = self.options;
         AdaptiveCooldownLayer {
             gate: self.gate,
-            options: Options { classify, reject, admit, cost, track_usage },
+            options: Options { classify, reject, admit, cost, deadline, track_usage },
         }
     }
 
@@ -216,12 +265,12 @@ impl<C, R, A, W> AdaptiveCooldownLayer<C, R, A, W> {
     }
 
     #[cfg(feature = "keyed")]
-    pub(super) fn into_parts(self) -> (Arc<Gate>, Options<C, R, A, W>) {
+    pub(super) fn into_parts(self) -> (Arc<Gate>, Options<C, R, A, W, D>) {
         (self.gate, self.options)
     }
 
     #[cfg(feature = "keyed")]
-    pub(super) const fn from_parts(gate: Arc<Gate>, options: Options<C, R, A, W>) -> Self {
+    pub(super) const fn from_parts(gate: Arc<Gate>, options: Options<C, R, A, W, D>) -> Self {
         Self { gate, options }
     }
 
@@ -239,14 +288,15 @@ impl<C, R, A, W> AdaptiveCooldownLayer<C, R, A, W> {
     }
 }
 
-impl<S, C, R, A, W> Layer<S> for AdaptiveCooldownLayer<C, R, A, W>
+impl<S, C, R, A, W, D> Layer<S> for AdaptiveCooldownLayer<C, R, A, W, D>
 where
     C: Clone,
     R: Clone,
     A: Clone,
     W: Clone,
+    D: Clone,
 {
-    type Service = AdaptiveCooldown<S, C, R, A, W>;
+    type Service = AdaptiveCooldown<S, C, R, A, W, D>;
 
     fn layer(&self, inner: S) -> Self::Service {
         self.gate.settings.statistics.claim_attempts();
@@ -254,7 +304,7 @@ where
     }
 }
 
-impl<C, R, A: fmt::Debug, W> fmt::Debug for AdaptiveCooldownLayer<C, R, A, W> {
+impl<C, R, A: fmt::Debug, W, D> fmt::Debug for AdaptiveCooldownLayer<C, R, A, W, D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AdaptiveCooldownLayer")
             .field("gate", &self.gate)
@@ -264,13 +314,14 @@ impl<C, R, A: fmt::Debug, W> fmt::Debug for AdaptiveCooldownLayer<C, R, A, W> {
 }
 
 /// Closures have no `Debug`; their type's name says where they were written.
-impl<C, R, A: fmt::Debug, W> fmt::Debug for Options<C, R, A, W> {
+impl<C, R, A: fmt::Debug, W, D> fmt::Debug for Options<C, R, A, W, D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Options")
             .field("classify", &type_name::<C>())
             .field("reject", &type_name::<R>())
             .field("admit", &self.admit)
             .field("cost", &type_name::<W>())
+            .field("deadline", &type_name::<D>())
             .field("track_usage", &self.track_usage)
             .finish()
     }

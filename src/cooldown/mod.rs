@@ -89,8 +89,8 @@
 //!
 //! # Errors
 //!
-//! Without [`max_wait`](AdaptiveCooldownLayer::max_wait), only those of the inner service. With it, calls that
-//! would wait for too long are [rejected](Reject).
+//! Without [`max_wait`](AdaptiveCooldownLayer::max_wait) and [`deadline`](AdaptiveCooldownLayer::deadline), only
+//! those of the inner service. With one of them, calls that would wait for too long are [rejected](Reject).
 //!
 //! # Differences from `tower::limit`
 //!
@@ -101,8 +101,10 @@
 mod anchor;
 mod attempt;
 mod booking;
+mod deadline;
 pub mod future;
 mod gate;
+mod grpc_status;
 mod handle;
 #[cfg(feature = "keyed")]
 #[cfg_attr(docsrs, doc(cfg(feature = "keyed")))]
@@ -114,7 +116,9 @@ mod service;
 mod state;
 
 pub use self::{
+    deadline::{GrpcTimeout, NoDeadline, TimeLeft},
     future::ResponseFuture,
+    grpc_status::GrpcStatus,
     handle::{GateSnapshot, Handle},
     layer::AdaptiveCooldownLayer,
     reject::{IntoError, NeverReject, Reject, TooManyRequests},

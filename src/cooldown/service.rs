@@ -1,5 +1,5 @@
 use super::{
-    NeverReject, Reject, ResponseFuture,
+    NeverReject, NoDeadline, Reject, ResponseFuture, TimeLeft,
     anchor::{Anchored, GateRef},
     attempt::{Attempt, Sending},
     gate::Gate,
@@ -10,6 +10,7 @@ use crate::{
     Cost, WaitReason,
     cost::{CostOf, OneRequest},
     deferred::{Deferred, Inner},
+    policy::later,
     rollout::{Admit, Everyone},
     signal::{Classify, HttpClassifier},
 };
@@ -23,15 +24,22 @@ use tower::Service;
 
 /// The service that [`AdaptiveCooldownLayer`](super::AdaptiveCooldownLayer) makes. See the
 /// [module docs](super).
-pub struct AdaptiveCooldown<S, C = HttpClassifier, R = NeverReject, A = Everyone, W = OneRequest> {
+pub struct AdaptiveCooldown<
+    S,
+    C = HttpClassifier,
+    R = NeverReject,
+    A = Everyone,
+    W = OneRequest,
+    D = NoDeadline,
+> {
     inner: Inner<S>,
     gate: Anchored,
-    options: Options<C, R, A, W>,
+    options: Options<C, R, A, W, D>,
     watch: Watch,
 }
 
-impl<S, C, R, A, W> AdaptiveCooldown<S, C, R, A, W> {
-    pub(super) fn new(inner: S, gate: Arc<Gate>, options: Options<C, R, A, W>) -> Self {
+impl<S, C, R, A, W, D> AdaptiveCooldown<S, C, R, A, W, D> {
+    pub(super) fn new(inner: S, gate: Arc<Gate>, options: Options<C, R, A, W, D>) -> Self {
         Self { inner: Inner::new(inner), gate: Anchored::new(gate), options, watch: Watch::default() }
     }
 
@@ -51,13 +59,14 @@ impl<S, C, R, A, W> AdaptiveCooldown<S, C, R, A, W> {
     }
 }
 
-impl<S, Req, C, R, A, W> Service<Req> for AdaptiveCooldown<S, C, R, A, W>
+impl<S, Req, C, R, A, W, D> Service<Req> for AdaptiveCooldown<S, C, R, A, W, D>
 where
     S: Service<Req> + Clone,
     C: Classify<S::Response, S::Error> + Clone,
     R: Reject<S::Response, S::Error> + Clone,
     A: Admit<Req>,
     W: CostOf<Req>,
+    D: TimeLeft<Req>,
 {
     type Response = S::Response;
     type Error = S::Error;
@@ -93,7 +102,7 @@ where
     }
 }
 
-impl<C, R, A, W> Options<C, R, A, W> {
+impl<C, R, A, W, D> Options<C, R, A, W, D> {
     /// Books the request at this gate, and sends it if it may leave at once.
     #[inline(always)]
     pub(super) fn call<S, Req>(
@@ -110,6 +119,7 @@ impl<C, R, A, W> Options<C, R, A, W> {
         R: Clone,
         A: Admit<Req>,
         W: CostOf<Req>,
+        D: TimeLeft<Req>,
     {
         let cost = self.admit.admits_request(&request).then(|| self.cost.cost_of(&request));
         let leave = cost.filter(|_| inner.is_ready()).and_then(|cost| gate.book_open((arrival.0, cost), now));
@@ -136,9 +146,13 @@ impl<C, R, A, W> Options<C, R, A, W> {
         S: Service<Req> + Clone,
         C: Clone,
         R: Clone,
+        D: TimeLeft<Req>,
     {
         let mut attempt = match cost {
-            Some(cost) => Attempt::book(gate, arrival, cost, now),
+            Some(cost) => {
+                let deadline = self.deadline.time_left(&request).map(|left| later(now, left));
+                Attempt::book(gate, arrival, (cost, deadline), now)
+            }
             None => Attempt::control(gate, now),
         };
         let call = if attempt.is_rejected() {
@@ -151,14 +165,16 @@ impl<C, R, A, W> Options<C, R, A, W> {
     }
 }
 
-impl<S: Clone, C: Clone, R: Clone, A: Clone, W: Clone> Clone for AdaptiveCooldown<S, C, R, A, W> {
+impl<S: Clone, C: Clone, R: Clone, A: Clone, W: Clone, D: Clone> Clone
+    for AdaptiveCooldown<S, C, R, A, W, D>
+{
     /// The clone shares the gate. It has no readiness of its own yet.
     fn clone(&self) -> Self {
         Self::new(self.inner.service.clone(), Arc::clone(self.gate.gate()), self.options.clone())
     }
 }
 
-impl<S: fmt::Debug, C, R, A: fmt::Debug, W> fmt::Debug for AdaptiveCooldown<S, C, R, A, W> {
+impl<S: fmt::Debug, C, R, A: fmt::Debug, W, D> fmt::Debug for AdaptiveCooldown<S, C, R, A, W, D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AdaptiveCooldown")
             .field("inner", &self.inner.service)

@@ -8,7 +8,7 @@
 //! has stopped polling costs those behind it no more than its own departure.
 
 use super::{
-    booking::{Booking, Bounds, Closed, Leave, Look, Moved, Place, Settled, book_on},
+    booking::{After, Booking, Bounds, Closed, Leave, Look, Moved, Place, Settled, book_on},
     ready::Handles,
 };
 use crate::{
@@ -68,29 +68,33 @@ struct Crowd {
     abandoned: usize,
     /// Service handles that wait in `poll_ready`.
     handles: Handles,
-    /// The longest that one of them waits.
-    max_wait: Option<Duration>,
 }
 
 /// There may be many: what all have in common is in the crowd.
 struct Waiter {
     cost: Cost,
     reason: WaitReason,
-    booked_at: Instant,
+    /// This and the next are counted from when it came.
+    booked: After,
+    /// It is not willing to leave later than that.
+    latest: After,
     /// What its timer is set to, from its first poll on.
     timer: Option<Instant>,
     waker: Option<Waker>,
 }
 
 impl Waiter {
-    const fn booked(&self) -> Departure {
-        Departure::new(self.booked_at, self.reason)
+    fn booked(&self, place: &Place) -> Departure {
+        Departure::new(self.booked.since(place.arrived), self.reason)
     }
-}
 
-/// The latest time at which a call is willing to leave.
-fn deadline(max_wait: Option<Duration>, place: Place) -> Option<Instant> {
-    max_wait.map(|max_wait| later(place.arrived, max_wait))
+    fn latest(&self, place: &Place) -> Option<Instant> {
+        self.latest.known_since(place.arrived)
+    }
+
+    fn is_too_late(&self, place: &Place, at: Instant) -> bool {
+        self.latest(place).is_some_and(|latest| at > latest)
+    }
 }
 
 const NOT_SETTLED: &str = "a call that is not settled stands in the queue until it is cancelled";
@@ -218,8 +222,8 @@ impl State {
         if let Some(leave) = self.book_open((place.arrived, cost), now) {
             return Booking::Settled(Ok(leave));
         }
-        let deadline = deadline(bounds.max_wait, place);
-        let too_late = |booked: Departure| deadline.is_some_and(|deadline| booked.at > deadline);
+        let latest = bounds.latest(place.arrived);
+        let too_late = |booked: Departure| latest.is_some_and(|latest| booked.at > latest);
         let mut booked = self.estimate(place, cost, now);
         if self.crowd().abandoned > 0 && too_late(booked) {
             // Before it is refused: the times of calls that went away are free.
@@ -236,9 +240,16 @@ impl State {
         if let Some(tail) = &mut crowd.tail {
             tail.depart(last.at, cost);
         }
-        crowd.max_wait = bounds.max_wait;
-        let Departure { at: booked_at, reason } = booked;
-        crowd.queue.insert(place, Waiter { cost, reason, booked_at, timer: None, waker: None });
+        let after = |at| After::new(place.arrived, at);
+        let waiter = Waiter {
+            cost,
+            reason: booked.reason,
+            booked: after(booked.at),
+            latest: latest.map_or(After::NEVER, after),
+            timer: None,
+            waker: None,
+        };
+        crowd.queue.insert(place, waiter);
         self.release(now, Some(place), wakers);
         match self.take_settled(place) {
             Some(settled) => Booking::Settled(settled),
@@ -255,8 +266,8 @@ impl State {
         if self.is_full() {
             return self.wait_for_an_answer(place, now, cx, wakers);
         }
-        let Crowd { queue, max_wait, .. } = self.crowd();
-        let head = queue.first_key_value().map(|(_, head)| (head.booked_at, head.timer));
+        let queue = &mut self.crowd().queue;
+        let head = queue.first_key_value().map(|(place, head)| (head.booked(place).at, head.timer));
         let (Some(waiter), Some(head_at), Some((head_booked, head_timer))) =
             (queue.get_mut(&place), head_at, head)
         else {
@@ -264,12 +275,12 @@ impl State {
         };
         let until = if head_timer.is_some_and(|timer| timer >= now) {
             // As far behind the head as it was booked behind it: right also where the head has moved since.
-            later(head_at, waiter.booked_at.saturating_duration_since(head_booked))
+            later(head_at, waiter.booked(&place).at.saturating_duration_since(head_booked))
         } else {
             // The head should have looked by now, and may never do so again: this one minds its time for it.
             head_at
         };
-        if deadline(*max_wait, place).is_some_and(|deadline| until > deadline) {
+        if waiter.is_too_late(&place, until) {
             // The policy has become slower since the call was booked; or nobody looked for a while, and the
             // bookings are old. Booked anew, it is refused if it has to be.
             wakers.discard(waiter.waker.take());
@@ -289,18 +300,18 @@ impl State {
         cx: &Context<'_>,
         wakers: &mut Wakers,
     ) -> Look {
-        let Crowd { queue, max_wait, .. } = self.crowd();
-        let deadline = deadline(*max_wait, place);
+        let queue = &mut self.crowd().queue;
         let Some(waiter) = queue.get_mut(&place) else { unreachable!("{NOT_SETTLED}") };
-        if deadline.is_some_and(|deadline| deadline <= now) {
+        let latest = waiter.latest(&place);
+        if latest.is_some_and(|latest| latest <= now) {
             wakers.discard(waiter.waker.take());
             queue.remove(&place);
             self.vacated(now, wakers);
             return Look::Settled(Err(Rejected::new(now.saturating_duration_since(place.arrived))));
         }
-        waiter.timer = Some(deadline.unwrap_or(later(now, Duration::MAX)));
+        waiter.timer = Some(latest.unwrap_or(later(now, Duration::MAX)));
         wakers.replace(&mut waiter.waker, cx.waker());
-        Look::Wait { until: deadline }
+        Look::Wait { until: latest }
     }
 
     /// A waiting call went away. Its time goes to those behind it.
@@ -557,7 +568,7 @@ impl State {
     /// `poll_ready`, takes the time of the next one, and they move back.
     fn estimate(&mut self, place: Place, cost: Cost, now: Instant) -> Departure {
         match self.crowd().queue.range(place..).next() {
-            Some((_, next)) => next.booked(),
+            Some((place, next)) => next.booked(place),
             None => self.book_last((place.arrived, cost), now),
         }
     }
@@ -568,7 +579,7 @@ impl State {
         let closed = self.closed_until(now);
         let crowd = self.crowd.get_or_insert_default();
         let tail = crowd.tail.get_or_insert_with(|| self.policy.clone());
-        let last = crowd.queue.last_key_value().map(|(_, waiter)| waiter.booked());
+        let last = crowd.queue.last_key_value().map(|(place, waiter)| waiter.booked(place));
         book_on(tail, call, closed, last, now)
     }
 
@@ -587,7 +598,7 @@ impl State {
         let closed = self.closed_until(now);
         self.tell();
         let Some(crowd) = &mut self.crowd else { return };
-        let Crowd { queue, tail, settled, abandoned, max_wait, .. } = crowd.as_mut();
+        let Crowd { queue, tail, settled, abandoned, .. } = crowd.as_mut();
         *abandoned = 0;
         *tail = None;
         if queue.is_empty() {
@@ -597,14 +608,14 @@ impl State {
         let mut last = None;
         queue.retain(|place, waiter| {
             let booked = book_on(&policy, (place.arrived, waiter.cost), closed, last, now);
-            if deadline(*max_wait, *place).is_some_and(|deadline| booked.at > deadline) {
+            if waiter.is_too_late(place, booked.at) {
                 let rejected = Rejected::new(booked.at.saturating_duration_since(now));
                 settled.insert(*place, Err(rejected));
                 wakers.wake(waiter.waker.take());
                 return false;
             }
             policy.depart(booked.at, waiter.cost);
-            (waiter.booked_at, waiter.reason) = (booked.at, booked.reason);
+            (waiter.booked, waiter.reason) = (After::new(place.arrived, booked.at), booked.reason);
             last = Some(booked);
             true
         });

@@ -1,8 +1,9 @@
 //! The future of [`Fallback`](super::Fallback).
 
-use super::FallbackError;
+use super::{FallbackError, layer::Options};
 use crate::{
     record::{CallOutcome, FallbackReason, Statistics},
+    request::CopyRequest,
     signal::{Classify, Signal, Verdict},
 };
 use pin_project_lite::pin_project;
@@ -17,12 +18,13 @@ use tower::Service;
 
 pin_project! {
     /// Waits for the first service, and for the second where that is needed.
-    pub struct ResponseFuture<S, F, Req, C>
+    pub struct ResponseFuture<S, F, Req, C, K>
     where
         S: Service<Req>,
         F: Service<Req>,
     {
         classify: C,
+        copy: K,
         reasons: [bool; FallbackReason::ALL.len()],
         book: Book,
         second: Option<(F, Req)>,
@@ -42,28 +44,24 @@ pin_project! {
     }
 }
 
-impl<S, F, Req, C> ResponseFuture<S, F, Req, C>
+impl<S, F, Req, C, K> ResponseFuture<S, F, Req, C, K>
 where
     S: Service<Req>,
     F: Service<Req>,
 {
-    pub(super) fn new(
-        future: S::Future,
-        second: Option<(F, Req)>,
-        classify: C,
-        reasons: [bool; FallbackReason::ALL.len()],
-        statistics: Statistics,
-    ) -> Self {
+    pub(super) fn new(future: S::Future, second: Option<(F, Req)>, options: Options<C, K>) -> Self {
+        let Options { classify, copy, reasons, statistics } = options;
         let book = Book { statistics, started: Instant::now(), open: true };
-        Self { classify, reasons, book, second, failure: None, stage: Stage::First { future } }
+        Self { classify, copy, reasons, book, second, failure: None, stage: Stage::First { future } }
     }
 }
 
-impl<S, F, Req, C> Future for ResponseFuture<S, F, Req, C>
+impl<S, F, Req, C, K> Future for ResponseFuture<S, F, Req, C, K>
 where
     S: Service<Req>,
     F: Service<Req, Response = S::Response>,
     C: Classify<S::Response, S::Error>,
+    K: CopyRequest<Req>,
 {
     type Output = Result<S::Response, FallbackError<S::Error, F::Error>>;
 
@@ -78,7 +76,9 @@ where
                         this.book.close(CallOutcome::Primary);
                         return Poll::Ready(result.map_err(FallbackError::Primary));
                     };
-                    if !this.reasons[reason as usize] || this.second.is_none() {
+                    let can_send =
+                        this.second.as_ref().is_some_and(|(_, request)| this.copy.can_send(request));
+                    if !this.reasons[reason as usize] || !can_send {
                         this.book.close(match reason {
                             FallbackReason::ClientError => CallOutcome::Refused,
                             reason => CallOutcome::Failed(reason),
@@ -168,7 +168,7 @@ impl Drop for Book {
     }
 }
 
-impl<S, F, Req, C> fmt::Debug for ResponseFuture<S, F, Req, C>
+impl<S, F, Req, C, K> fmt::Debug for ResponseFuture<S, F, Req, C, K>
 where
     S: Service<Req>,
     F: Service<Req>,

@@ -43,11 +43,11 @@ where
     S: Service<Req>,
     F: Service<Req, Response = S::Response> + Clone,
     C: Classify<S::Response, S::Error> + Clone,
-    K: CopyRequest<Req>,
+    K: CopyRequest<Req> + Clone,
 {
     type Response = S::Response;
     type Error = FallbackError<S::Error, F::Error>;
-    type Future = ResponseFuture<S, F, Req, C>;
+    type Future = ResponseFuture<S, F, Req, C, K>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         self.inner.poll_ready(cx).map_err(FallbackError::Primary)
@@ -57,8 +57,7 @@ where
         let copy = self.options.copy.copy(&request);
         // The clone is readied if and when it is needed.
         let second = copy.map(|copy| (self.fallback.clone(), copy));
-        let Options { classify, reasons, statistics, .. } = &self.options;
-        ResponseFuture::new(self.inner.call(request), second, classify.clone(), *reasons, statistics.clone())
+        ResponseFuture::new(self.inner.call(request), second, self.options.clone())
     }
 }
 

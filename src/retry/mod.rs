@@ -34,12 +34,32 @@
 //! [copied](RetryPolicy::copy_with), and unless the gate is closed for
 //! [too long](RetryPolicy::decline_if_closed_for). In all other cases the answer goes to the caller as it is.
 //!
+//! # Which requests can be sent again
+//!
+//! Those that are `Clone`, such as an `http::Request<Full<Bytes>>`. For others say how they are copied:
+//!
+//! ```
+//! # #[cfg(feature = "reqwest")] {
+//! use tower_cooldown::retry::RetryPolicy;
+//!
+//! // `None` where the body is a stream: such a request is sent once.
+//! let policy = RetryPolicy::new().copy_with(|request: &reqwest::Request| request.try_clone());
+//! # let _ = policy;
+//! # }
+//! ```
+//!
+//! Bodies that are neither, such as tonic's and axum's, can be sent again up to a size by `retry::replay` (feature
+//! `replay`).
+//!
 //! # Without a cooldown below
 //!
 //! Do not use it so: the next attempt would leave at once. For the same reason a call that a
 //! [`Rollout`](crate::Rollout) let past the cooldown is not retried.
 
 mod policy;
+#[cfg(feature = "replay")]
+#[cfg_attr(docsrs, doc(cfg(feature = "replay")))]
+pub mod replay;
 
 pub use self::policy::RetryPolicy;
 pub use crate::request::{ByClone, CopyRequest};

@@ -92,7 +92,7 @@ impl<C, K> RetryPolicy<C, K> {
     }
 
     /// Whether to go again, and what that costs; the reason why not goes to the log.
-    fn decide(&mut self, signal: &Signal) -> Result<(), &'static str> {
+    fn decide(&mut self, signal: &Signal, can_send: bool) -> Result<(), &'static str> {
         if !matches!(signal.verdict, Verdict::Throttled | Verdict::Overloaded) {
             if let (Verdict::Accepted, Some(budget)) = (signal.verdict, &self.budget) {
                 budget.deposit();
@@ -110,6 +110,9 @@ impl<C, K> RetryPolicy<C, K> {
         }
         if self.retries_left == 0 {
             return Err("no retries left");
+        }
+        if !can_send {
+            return Err("the request was not kept whole");
         }
         if let Some((handle, longer_than)) = &self.decline {
             if handle.snapshot().closed_for.is_some_and(|closed_for| closed_for > *longer_than) {
@@ -131,9 +134,10 @@ where
 {
     type Future = Ready<()>;
 
-    fn retry(&mut self, _: &mut Req, result: &mut Result<Res, Err>) -> Option<Ready<()>> {
+    fn retry(&mut self, copy: &mut Req, result: &mut Result<Res, Err>) -> Option<Ready<()>> {
         let signal = self.classify.classify(result.as_ref());
-        match self.decide(&signal) {
+        let can_send = self.copy.can_send(copy);
+        match self.decide(&signal, can_send) {
             Ok(()) => {
                 tracing::debug!(verdict = ?signal.verdict, retries_left = self.retries_left, "retrying");
                 Some(ready(()))

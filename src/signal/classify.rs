@@ -143,7 +143,8 @@ impl HttpClassifier {
 
     fn read<Res: HttpResponse>(&self, response: &Res, ruled: Option<Verdict>) -> Signal {
         let (status, extensions) = (response.status(), response.extensions());
-        if let Some(rejected) = extensions.get::<Rejected>().filter(|_| status.as_u16() >= 400) {
+        let is_refusal = status.as_u16() >= 400 || response.headers().contains_key("grpc-status");
+        if let Some(rejected) = extensions.get::<Rejected>().filter(|_| is_refusal) {
             return Signal::new(Verdict::Rejected).status(status).retry_after(rejected.retry_after);
         }
         let answer = Answer {

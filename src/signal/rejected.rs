@@ -1,6 +1,7 @@
 use std::{error::Error, fmt, time::Duration};
 
-/// The call was not sent: it would have had to wait longer than `max_wait`.
+/// The call was not sent: it would have had to wait longer than `max_wait`, or than its own
+/// [deadline](crate::AdaptiveCooldownLayer::deadline) allows.
 ///
 /// It reaches the caller as what [`reject_with`](crate::AdaptiveCooldownLayer::reject_with) makes of it.
 /// [`HttpClassifier`](super::HttpClassifier) recognises it again further out in the stack, in the response of
@@ -12,12 +13,14 @@ use std::{error::Error, fmt, time::Duration};
 pub struct Rejected {
     /// The time after which a call could leave.
     pub retry_after: Duration,
+    /// The call's own deadline would have passed by then.
+    pub past_deadline: bool,
 }
 
 impl Rejected {
     /// A rejection that may be tried again after `retry_after`.
     pub const fn new(retry_after: Duration) -> Self {
-        Self { retry_after }
+        Self { retry_after, past_deadline: false }
     }
 
     /// `retry_after` in whole seconds, rounded up and at least 1: what a `Retry-After` header holds.

@@ -4,7 +4,7 @@ use super::{
 };
 use crate::{
     InvalidSetting,
-    cooldown::{AdaptiveCooldownLayer, NeverReject, layer::Options},
+    cooldown::{AdaptiveCooldownLayer, NeverReject, NoDeadline, layer::Options},
     cost::OneRequest,
     rollout::Everyone,
     signal::HttpClassifier,
@@ -19,22 +19,29 @@ use tower_layer::Layer;
 /// and their clones share them.
 #[must_use]
 #[derive(Clone)]
-pub struct KeyedCooldownLayer<F, C = HttpClassifier, R = NeverReject, A = Everyone, W = OneRequest> {
+pub struct KeyedCooldownLayer<
+    F,
+    C = HttpClassifier,
+    R = NeverReject,
+    A = Everyone,
+    W = OneRequest,
+    D = NoDeadline,
+> {
     by: F,
     gates: Arc<Gates>,
-    options: Options<C, R, A, W>,
+    options: Options<C, R, A, W, D>,
 }
 
-impl<C, R, A, W> AdaptiveCooldownLayer<C, R, A, W> {
+impl<C, R, A, W, D> AdaptiveCooldownLayer<C, R, A, W, D> {
     /// Gives each key a gate of its own, with the settings made so far. See [`keyed`](super).
-    pub fn keyed<F>(self, by: F) -> KeyedCooldownLayer<F, C, R, A, W> {
+    pub fn keyed<F>(self, by: F) -> KeyedCooldownLayer<F, C, R, A, W, D> {
         let bounds = Bounds { max_keys: 100_000, forget_after: Duration::from_secs(600) };
         let (gate, options) = self.into_parts();
         KeyedCooldownLayer { by, gates: Arc::new(Gates::new(gate, bounds)), options }
     }
 }
 
-impl<F, C, R, A, W> KeyedCooldownLayer<F, C, R, A, W> {
+impl<F, C, R, A, W, D> KeyedCooldownLayer<F, C, R, A, W, D> {
     /// The most keys that are kept. Default: 100,000, which take up to 40 MB.
     ///
     /// Like all settings it comes before handles and services: gates that are there already stay with those.
@@ -60,12 +67,13 @@ impl<F, C, R, A, W> KeyedCooldownLayer<F, C, R, A, W> {
 
     /// A layer with the gate of this key alone, and with real readiness. `key` has to hash like what the key function
     /// finds; for those in [`by`](super::by) that is a `str`.
-    pub fn for_key<K: Hash + ?Sized>(&self, key: &K) -> AdaptiveCooldownLayer<C, R, A, W>
+    pub fn for_key<K: Hash + ?Sized>(&self, key: &K) -> AdaptiveCooldownLayer<C, R, A, W, D>
     where
         C: Clone,
         R: Clone,
         A: Clone,
         W: Clone,
+        D: Clone,
     {
         let gate = self.gates.of_key(self.gates.key(key), Instant::now());
         AdaptiveCooldownLayer::from_parts(gate, self.options.clone())
@@ -77,15 +85,16 @@ impl<F, C, R, A, W> KeyedCooldownLayer<F, C, R, A, W> {
     }
 }
 
-impl<S, F, C, R, A, W> Layer<S> for KeyedCooldownLayer<F, C, R, A, W>
+impl<S, F, C, R, A, W, D> Layer<S> for KeyedCooldownLayer<F, C, R, A, W, D>
 where
     F: Clone,
     C: Clone,
     R: Clone,
     A: Clone,
     W: Clone,
+    D: Clone,
 {
-    type Service = KeyedCooldown<S, F, C, R, A, W>;
+    type Service = KeyedCooldown<S, F, C, R, A, W, D>;
 
     fn layer(&self, inner: S) -> Self::Service {
         self.gates.template().settings.statistics.claim_attempts();
@@ -93,7 +102,7 @@ where
     }
 }
 
-impl<F, C, R, A: fmt::Debug, W> fmt::Debug for KeyedCooldownLayer<F, C, R, A, W> {
+impl<F, C, R, A: fmt::Debug, W, D> fmt::Debug for KeyedCooldownLayer<F, C, R, A, W, D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("KeyedCooldownLayer")
             .field("by", &type_name::<F>())

@@ -1,7 +1,7 @@
 use super::{KeyOf, gates::Gates};
 use crate::{
     WaitReason,
-    cooldown::{NeverReject, Reject, ResponseFuture, anchor::GateRef, layer::Options},
+    cooldown::{NeverReject, NoDeadline, Reject, ResponseFuture, TimeLeft, anchor::GateRef, layer::Options},
     cost::{CostOf, OneRequest},
     deferred::Inner,
     rollout::{Admit, Everyone},
@@ -17,15 +17,23 @@ use tokio::time::Instant;
 use tower::Service;
 
 /// The service that [`KeyedCooldownLayer`](super::KeyedCooldownLayer) makes. See the [module docs](super).
-pub struct KeyedCooldown<S, F, C = HttpClassifier, R = NeverReject, A = Everyone, W = OneRequest> {
+pub struct KeyedCooldown<
+    S,
+    F,
+    C = HttpClassifier,
+    R = NeverReject,
+    A = Everyone,
+    W = OneRequest,
+    D = NoDeadline,
+> {
     inner: Inner<S>,
     by: F,
     gates: Arc<Gates>,
-    options: Options<C, R, A, W>,
+    options: Options<C, R, A, W, D>,
 }
 
-impl<S, F, C, R, A, W> KeyedCooldown<S, F, C, R, A, W> {
-    pub(super) const fn new(inner: S, by: F, gates: Arc<Gates>, options: Options<C, R, A, W>) -> Self {
+impl<S, F, C, R, A, W, D> KeyedCooldown<S, F, C, R, A, W, D> {
+    pub(super) const fn new(inner: S, by: F, gates: Arc<Gates>, options: Options<C, R, A, W, D>) -> Self {
         Self { inner: Inner::new(inner), by, gates, options }
     }
 
@@ -45,7 +53,7 @@ impl<S, F, C, R, A, W> KeyedCooldown<S, F, C, R, A, W> {
     }
 }
 
-impl<S, Req, F, C, R, A, W> Service<Req> for KeyedCooldown<S, F, C, R, A, W>
+impl<S, Req, F, C, R, A, W, D> Service<Req> for KeyedCooldown<S, F, C, R, A, W, D>
 where
     S: Service<Req> + Clone,
     F: KeyOf<Req>,
@@ -53,6 +61,7 @@ where
     R: Reject<S::Response, S::Error> + Clone,
     A: Admit<Req>,
     W: CostOf<Req>,
+    D: TimeLeft<Req>,
 {
     type Response = S::Response;
     type Error = S::Error;
@@ -69,14 +78,16 @@ where
     }
 }
 
-impl<S: Clone, F: Clone, C: Clone, R: Clone, A: Clone, W: Clone> Clone for KeyedCooldown<S, F, C, R, A, W> {
+impl<S: Clone, F: Clone, C: Clone, R: Clone, A: Clone, W: Clone, D: Clone> Clone
+    for KeyedCooldown<S, F, C, R, A, W, D>
+{
     /// The clone shares the gates. It has no readiness of its own yet.
     fn clone(&self) -> Self {
         Self::new(self.inner.service.clone(), self.by.clone(), Arc::clone(&self.gates), self.options.clone())
     }
 }
 
-impl<S: fmt::Debug, F, C, R, A: fmt::Debug, W> fmt::Debug for KeyedCooldown<S, F, C, R, A, W> {
+impl<S: fmt::Debug, F, C, R, A: fmt::Debug, W, D> fmt::Debug for KeyedCooldown<S, F, C, R, A, W, D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("KeyedCooldown")
             .field("inner", &self.inner.service)

@@ -69,6 +69,7 @@ impl Policy for Capped {
 struct Caller {
     flag: Arc<Flag>,
     timer: Option<Instant>,
+    latest: Option<Instant>,
     /// It was polled once, or never, and will not be polled again.
     parked: bool,
 }
@@ -170,28 +171,31 @@ impl World {
     fn call(&mut self) {
         let arrived =
             self.now - if self.random.u64(..4) == 0 { ms(&mut self.random, 3000) } else { Duration::ZERO };
-        let max_wait = self.max_wait;
         let place = self.state.place(arrived);
-        let booking = self.with(|state, now, wakers| {
-            state.book_at((place, Cost::one()), Bounds { max_wait, max_waiting: None }, now, wakers)
-        });
-        self.booked(place, booking);
+        let deadline = (self.random.u64(..4) == 0).then(|| self.now + ms(&mut self.random, 5000));
+        let bounds = Bounds { max_wait: self.max_wait, max_waiting: None, deadline };
+        let booking =
+            self.with(|state, now, wakers| state.book_at((place, Cost::one()), bounds, now, wakers));
+        self.booked(place, booking, bounds);
     }
 
-    fn booked(&mut self, place: Place, booking: Booking) {
+    fn booked(&mut self, place: Place, booking: Booking, bounds: Bounds) {
         match booking {
             Booking::Settled(Ok(leave)) => self.departed(place, leave),
             Booking::Wait { place, .. } => {
                 let (flag, parked) = (Arc::<Flag>::default(), self.parking && self.random.u64(..10) == 0);
                 let never_polled = parked && self.random.u64(..2) == 0;
-                self.waiting.insert(place, Caller { flag, timer: None, parked });
+                self.waiting.insert(
+                    place,
+                    Caller { flag, timer: None, latest: bounds.latest(place.arrived), parked },
+                );
                 if !never_polled {
                     self.look(place);
                 }
             }
             Booking::Settled(Err(rejected)) => {
-                let deadline = self.max_wait.map(|max_wait| place.arrived + max_wait).expect("a bound");
-                assert!(self.now + rejected.retry_after > deadline, "seed {}", self.seed);
+                let latest = bounds.latest(place.arrived).expect("a bound");
+                assert!(self.now + rejected.retry_after > latest, "seed {}", self.seed);
             }
         }
     }
@@ -222,16 +226,13 @@ impl World {
         let cx = Context::from_waker(&waker);
         match self.with(|state, now, wakers| state.look(place, now, &cx, wakers)) {
             Look::Settled(Ok(leave)) => {
-                self.waiting.remove(&place);
-                if let Some(max_wait) = self.max_wait {
-                    let waited = self.now - place.arrived;
-                    assert!(waited <= max_wait, "seed {}: waited {waited:?} of {max_wait:?}", self.seed);
-                }
+                let latest = self.waiting.remove(&place).and_then(|caller| caller.latest);
+                assert!(latest.is_none_or(|latest| self.now <= latest), "seed {}: too late", self.seed);
                 self.departed(place, leave);
             }
             Look::Settled(Err(_)) => {
-                assert!(self.max_wait.is_some());
-                self.waiting.remove(&place);
+                let caller = self.waiting.remove(&place);
+                assert!(caller.is_some_and(|caller| caller.latest.is_some()), "seed {}", self.seed);
             }
             Look::Wait { until } => {
                 assert!(until.is_none_or(|until| until > self.now), "seed {}: a timer for now", self.seed);
@@ -293,12 +294,12 @@ impl World {
         let Some((place, leave)) = self.in_flight.pop() else { return };
         if self.departures.last() == Some(&leave.at) {
             self.departures.pop();
-            let (wait, max_wait) = (ms(&mut self.random, 500), self.max_wait);
+            let wait = ms(&mut self.random, 500);
+            let bounds = Bounds { max_wait: self.max_wait, ..Bounds::default() };
             self.advance(wait);
-            let booking = self.with(|state, now, wakers| {
-                state.ask_again(leave, (place, false), Bounds { max_wait, max_waiting: None }, now, wakers)
-            });
-            self.booked(place, booking);
+            let booking =
+                self.with(|state, now, wakers| state.ask_again(leave, (place, false), bounds, now, wakers));
+            self.booked(place, booking, bounds);
         } else {
             self.in_flight.push((place, leave));
         }
@@ -353,15 +354,11 @@ impl World {
         assert_eq!(self.state.in_flight, self.in_flight.len() + self.untold + unheard, "seed {}", self.seed);
         assert_eq!(crowd.tail.is_some(), !crowd.queue.is_empty(), "seed {}", self.seed);
         for (place, waiter) in &crowd.queue {
-            let booked = waiter.booked_at;
+            let booked = waiter.booked(place).at;
             assert!(closed.is_none_or(|closed| booked >= closed.until), "seed {}: booked in vain", self.seed);
-            assert!(
-                deadline(crowd.max_wait, *place).is_none_or(|deadline| booked <= deadline),
-                "seed {}: not refused",
-                self.seed
-            );
+            assert!(!waiter.is_too_late(place, booked), "seed {}: not refused", self.seed);
         }
-        let booked: Vec<_> = crowd.queue.values().map(|waiter| waiter.booked_at).collect();
+        let booked: Vec<_> = crowd.queue.iter().map(|(place, waiter)| waiter.booked(place).at).collect();
         assert!(booked.is_sorted(), "seed {}: booked out of order", self.seed);
     }
 
