@@ -92,6 +92,7 @@
 //! |---|---|---|
 //! | `keyed` | no | [a gate per key](cooldown) (`cooldown::keyed`) |
 //! | `body` | no | `BodyHintsLayer`: limits that a service tells in the body of its answer |
+//! | `prometheus` | no | `export::prometheus`: [metrics](export) in Prometheus' text format |
 //! | `reqwest` | no | `reqwest::Response` is read like other responses |
 //! | `serde` | no | `Serialize` for snapshots and records |
 //! | `testing` | no | `testing`: simulated upstreams with a quota, for your tests |
@@ -114,6 +115,7 @@ pub mod cooldown;
 pub mod cost;
 mod deferred;
 mod error;
+pub mod export;
 pub mod fallback;
 mod lanes;
 pub mod micro_batch;

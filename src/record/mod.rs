@@ -32,20 +32,23 @@
 //! take turns; however many calls there are.
 
 mod coalesced;
+mod detail;
+mod distribution;
 mod histogram;
 mod snapshot;
 mod statistics;
+mod tokens;
 mod usage;
 
 pub use self::{
     coalesced::{Coalesced, TriggerCount},
-    histogram::Times,
-    snapshot::{Attempts, Calls, FallbackCounts, Snapshot, Tokens, Wait},
+    distribution::Times,
+    snapshot::{Attempts, Calls, Cooldowns, FallbackCounts, Snapshot, Tokens, Wait},
     statistics::Statistics,
     usage::Usage,
 };
 
-pub(crate) use self::usage::Settle;
+pub(crate) use self::{detail::Detail, distribution::Distribution, usage::Settle};
 
 #[cfg(feature = "serde")]
 pub(crate) use self::snapshot::optional_seconds;
@@ -80,6 +83,32 @@ pub enum Outcome {
 
 impl Outcome {
     pub(crate) const COUNT: usize = 8;
+
+    /// All outcomes, in the order of the tables.
+    pub const ALL: [Self; Self::COUNT] = [
+        Self::Accepted,
+        Self::Throttled,
+        Self::Overloaded,
+        Self::Failed,
+        Self::Refused,
+        Self::Exhausted,
+        Self::Rejected,
+        Self::Cancelled,
+    ];
+
+    /// The name in logs and tables.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Throttled => "throttled",
+            Self::Overloaded => "overloaded",
+            Self::Failed => "failed",
+            Self::Refused => "refused",
+            Self::Exhausted => "exhausted",
+            Self::Rejected => "rejected",
+            Self::Cancelled => "cancelled",
+        }
+    }
 }
 
 impl From<Verdict> for Outcome {
@@ -104,6 +133,19 @@ pub enum Arm {
     Treated,
     /// Outside: the call went straight through.
     Control,
+}
+
+impl Arm {
+    /// Both arms, in the order of the tables.
+    pub const ALL: [Self; 2] = [Self::Treated, Self::Control];
+
+    /// The name in logs and tables.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Treated => "treated",
+            Self::Control => "control",
+        }
+    }
 }
 
 /// One attempt. Fixed size, `Copy`.

@@ -1,8 +1,7 @@
 use super::{
-    Arm, Attempts, CallOutcome, CallRecord, Calls, FallbackCounts, FallbackReason, Outcome, Snapshot, Times,
-    Tokens, Wait,
-    coalesced::CoalesceBook,
-    histogram::{Distribution, Histogram},
+    Arm, Attempts, CallOutcome, CallRecord, Calls, Cooldowns, Detail, Distribution, FallbackCounts,
+    FallbackReason, Outcome, Snapshot, Times, Wait, coalesced::CoalesceBook, histogram::Histogram,
+    tokens::TokenBook,
 };
 use crate::{
     WaitReason,
@@ -34,6 +33,8 @@ struct Book {
     coalesced: CoalesceBook,
     calls: CallBook,
     tokens: TokenBook,
+    /// That the server asked for, and that the policy chose.
+    cooldowns: [AtomicU64; 2],
     consecutive_429s: AtomicU64,
     peak_consecutive_429s: AtomicU64,
     /// A cooldown writes its attempts here; see `claim_attempts`.
@@ -68,12 +69,6 @@ struct CallBook {
     response: Histogram,
 }
 
-struct TokenBook {
-    input: AtomicU64,
-    output: AtomicU64,
-    reports: AtomicU64,
-}
-
 fn zeros<const N: usize>() -> [AtomicU64; N] {
     [const { AtomicU64::new(0) }; N]
 }
@@ -97,10 +92,6 @@ impl ArmBook {
             let straight = self.straight.iter().map(|straight| &straight.outcomes);
             straight.chain([&self.outcomes]).map(|outcomes| outcomes[outcome as usize].load(Relaxed)).sum()
         };
-        let times = |waited| {
-            let straight = self.straight.iter().map(|straight| &straight.times);
-            Distribution::of(straight.chain([waited])).times()
-        };
         Attempts {
             accepted: count(Outcome::Accepted),
             throttled: count(Outcome::Throttled),
@@ -110,8 +101,7 @@ impl ArmBook {
             exhausted: count(Outcome::Exhausted),
             rejected: count(Outcome::Rejected),
             cancelled: count(Outcome::Cancelled),
-            response: times(&self.waited_response),
-            service: times(&self.waited_service),
+            ..Attempts::default()
         }
     }
 }
@@ -150,11 +140,8 @@ impl Statistics {
                 failed: zeros(),
                 response: Histogram::new(),
             },
-            tokens: TokenBook {
-                input: AtomicU64::new(0),
-                output: AtomicU64::new(0),
-                reports: AtomicU64::new(0),
-            },
+            tokens: TokenBook::new(),
+            cooldowns: zeros(),
             consecutive_429s: AtomicU64::new(0),
             peak_consecutive_429s: AtomicU64::new(0),
             attempts_claimed: AtomicBool::new(false),
@@ -247,11 +234,13 @@ impl Statistics {
         }
     }
 
+    /// A gate has closed.
+    pub(crate) fn record_cooldown(&self, reason: WaitReason) {
+        add_one(&self.book.cooldowns[usize::from(reason != WaitReason::RateLimit)]);
+    }
+
     pub(crate) fn add_tokens(&self, input: u64, output: u64) {
-        let tokens = &self.book.tokens;
-        tokens.input.fetch_add(input, Relaxed);
-        tokens.output.fetch_add(output, Relaxed);
-        add_one(&tokens.reports);
+        self.book.tokens.add(input, output);
     }
 
     /// A cooldown claims the attempts in this book: other layers that share it leave them to the cooldown.
@@ -270,31 +259,43 @@ impl Statistics {
     pub fn snapshot(&self) -> Snapshot {
         let [attempts, control] =
             [Arm::Treated, Arm::Control].map(|arm| self.book.arms[arm as usize].attempts());
-        let waits = WaitReason::ALL.map(|reason| Wait { reason, times: self.waits(reason) });
         Snapshot {
             calls: self.calls(),
             attempts,
             control,
-            batched: Distribution::of([&self.book.batched]).times(),
+            batched: Times::default(),
             coalesced: self.book.coalesced.read(),
-            waits,
-            tokens: Tokens {
-                input: self.book.tokens.input.load(Relaxed),
-                output: self.book.tokens.output.load(Relaxed),
-                reports: self.book.tokens.reports.load(Relaxed),
+            waits: WaitReason::ALL.map(|reason| Wait { reason, times: Times::default() }),
+            cooldowns: Cooldowns {
+                rate_limit: self.book.cooldowns[0].load(Relaxed),
+                adaptive: self.book.cooldowns[1].load(Relaxed),
             },
+            tokens: self.book.tokens.read(),
             consecutive_429s: self.book.consecutive_429s.load(Relaxed),
             peak_consecutive_429s: self.book.peak_consecutive_429s.load(Relaxed),
+            detail: Box::new(self.detail()),
         }
+        .with_times()
     }
 
-    fn waits(&self, reason: WaitReason) -> Times {
-        if reason == WaitReason::Normal {
-            let straight = self.book.arms[Arm::Treated as usize].straight.iter();
-            let count = Distribution::of(straight.map(|straight| &straight.times)).times().count;
-            return Times { count, ..Times::default() };
+    fn detail(&self) -> Detail {
+        let Book { arms, waits, batched, coalesced, calls, tokens, .. } = &*self.book;
+        // The lanes are read once: there may be many.
+        let straight = arms.each_ref().map(|arm| Distribution::of(arm.straight.iter().map(|s| &s.times)));
+        let with = |waited: fn(&ArmBook) -> &Histogram| {
+            std::array::from_fn(|arm| straight[arm].plus(&Distribution::of([waited(&arms[arm])])))
+        };
+        let mut waits = waits.each_ref().map(|waits| Distribution::of([waits]));
+        waits[WaitReason::Normal as usize].buckets[0] = straight[Arm::Treated as usize].count();
+        Detail {
+            response: with(|arm| &arm.waited_response),
+            service: with(|arm| &arm.waited_service),
+            calls: Distribution::of([&calls.response]),
+            batched: Distribution::of([batched]),
+            coalesced: coalesced.waits(),
+            waits,
+            tokens: tokens.classes(),
         }
-        Distribution::of([&self.book.waits[reason as usize]]).times()
     }
 
     fn calls(&self) -> Calls {
@@ -309,7 +310,7 @@ impl Statistics {
                 fallback_failed: calls.fallback_failed[reason as usize].load(Relaxed),
                 not_tried: calls.failed[reason as usize].load(Relaxed),
             }),
-            response: Distribution::of([&calls.response]).times(),
+            response: Times::default(),
         }
     }
 }

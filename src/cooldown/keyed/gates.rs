@@ -123,6 +123,12 @@ impl Gates {
         self.cache.retain(|_, gate| is_in_use(gate) || gate.left_within(idle, now));
     }
 
+    /// The gates of all keys, and the overflow.
+    pub(super) fn for_each(&self, mut look: impl FnMut(&Arc<Gate>)) {
+        self.cache.iter().for_each(|(_, gate)| look(&gate));
+        look(&self.overflow);
+    }
+
     fn hashers(&self) -> Hashers {
         Hashers(self.seeds.each_ref().map(BuildHasher::build_hasher))
     }
