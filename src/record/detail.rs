@@ -29,7 +29,8 @@ impl Snapshot {
     /// What happened between `earlier` and this one: two snapshots of the same [`Statistics`](super::Statistics).
     ///
     /// Counts and times are differences, and quantiles are those of the difference. The longest time in between is
-    /// known to its bucket only, an eighth of it. The runs of 429s are those of this snapshot. What went down, because `earlier` is later or of another book, counts as zero.
+    /// known to its bucket only, an eighth of it. [`last_minute`](Self::last_minute) and the runs of 429s are those
+    /// of this snapshot. What went down, because `earlier` is later or of another book, counts as zero.
     #[must_use]
     pub fn delta(&self, earlier: &Self) -> Self {
         self.combine(earlier, Combine { count: u64::saturating_sub, times: Distribution::minus })
@@ -38,6 +39,7 @@ impl Snapshot {
     /// Two books as one.
     pub(crate) fn plus(&self, other: &Self) -> Self {
         let mut sum = self.combine(other, Combine { count: u64::wrapping_add, times: Distribution::plus });
+        sum.last_minute = self.last_minute.combine(&other.last_minute, u64::wrapping_add);
         sum.consecutive_429s = self.consecutive_429s.max(other.consecutive_429s);
         sum.peak_consecutive_429s = self.peak_consecutive_429s.max(other.peak_consecutive_429s);
         sum

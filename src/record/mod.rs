@@ -27,22 +27,32 @@
 //! # }
 //! ```
 //!
+//! The rates count from the start; those of the [last minute](Snapshot::last_minute), and of any span
+//! [between two snapshots](Snapshot::delta), say how it is now. [`Snapshot::arms`] shows the two sides of a
+//! [`Rollout`](crate::Rollout). Who wants each record takes them from a [`RecordRing`].
+//!
 //! Records are written by a drop guard, so a call that its caller gave up is counted too. Memory is fixed:
 //! counters and histograms, about 30 KiB, and another 2.3 KiB for each processor, so that threads do not have to
 //! take turns; however many calls there are.
 
+mod arms;
 mod coalesced;
 mod detail;
 mod distribution;
 mod histogram;
+mod recent;
+mod ring;
 mod snapshot;
 mod statistics;
 mod tokens;
 mod usage;
 
 pub use self::{
+    arms::{ArmSummary, Arms},
     coalesced::{Coalesced, TriggerCount},
     distribution::Times,
+    recent::{Recent, RecentAttempts, RecentCalls},
+    ring::{RecordReader, RecordRing},
     snapshot::{Attempts, Calls, Cooldowns, FallbackCounts, Snapshot, Tokens, Wait},
     statistics::Statistics,
     usage::Usage,

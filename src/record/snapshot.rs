@@ -1,4 +1,4 @@
-use super::{Arm, Coalesced, Detail, FallbackReason, Outcome, Times};
+use super::{Arm, Coalesced, Detail, FallbackReason, Outcome, Recent, Times};
 use crate::WaitReason;
 use std::{fmt, time::Duration};
 
@@ -33,6 +33,8 @@ pub struct Snapshot {
     pub consecutive_429s: u64,
     /// The longest run of 429s without a success between, inside the rollout.
     pub peak_consecutive_429s: u64,
+    /// What ended in the last minute.
+    pub last_minute: Recent,
     #[cfg_attr(feature = "serde", serde(skip))]
     pub(crate) detail: Box<Detail>,
 }
@@ -245,6 +247,8 @@ impl Snapshot {
         tracing::info!(
             success_rate = self.success_rate(),
             fallback_rate = self.fallback_rate(),
+            recent_success_rate = self.last_minute.success_rate(),
+            recent_fallback_rate = self.last_minute.fallback_rate(),
             calls = self.calls.total(),
             attempts = self.attempts.total(),
             throttled = self.attempts.throttled,
@@ -285,9 +289,13 @@ fn millis(time: Duration) -> f64 {
 impl fmt::Display for Snapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let percent = |rate: Option<f64>| rate.map_or("-".into(), |rate| format!("{:.1} %", rate * 100.0));
-        writeln!(f, "success rate     {}", percent(self.success_rate()))?;
+        let recent = |rate: Option<f64>| {
+            rate.map_or_else(String::new, |rate| format!(", {} in the last minute", percent(Some(rate))))
+        };
+        let (success, fallback) = (self.last_minute.success_rate(), self.last_minute.fallback_rate());
+        writeln!(f, "success rate     {}{}", percent(self.success_rate()), recent(success))?;
         if self.calls.total() > 0 {
-            writeln!(f, "fallback rate    {}", percent(self.fallback_rate()))?;
+            writeln!(f, "fallback rate    {}{}", percent(self.fallback_rate()), recent(fallback))?;
             self.fmt_calls(f)?;
         }
         if self.batched.count > 0 {
@@ -385,7 +393,7 @@ fn fmt_times(f: &mut fmt::Formatter<'_>, name: &str, times: &Times) -> fmt::Resu
     )
 }
 
-fn ms(time: Duration) -> String {
+pub(super) fn ms(time: Duration) -> String {
     format!("{:.1} ms", millis(time))
 }
 

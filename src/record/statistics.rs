@@ -1,7 +1,7 @@
 use super::{
     Arm, Attempts, CallOutcome, CallRecord, Calls, Cooldowns, Detail, Distribution, FallbackCounts,
-    FallbackReason, Outcome, Snapshot, Times, Wait, coalesced::CoalesceBook, histogram::Histogram,
-    tokens::TokenBook,
+    FallbackReason, Outcome, Recent, RecentAttempts, RecentCalls, RecordRing, Snapshot, Times, Wait,
+    coalesced::CoalesceBook, histogram::Histogram, recent::Notes, tokens::TokenBook,
 };
 use crate::{
     WaitReason,
@@ -16,6 +16,7 @@ use std::{
     },
     time::Duration,
 };
+use tokio::time::Instant;
 
 /// The book that the layers keep: lock-free, of fixed size, shared by its clones.
 ///
@@ -39,6 +40,7 @@ struct Book {
     peak_consecutive_429s: AtomicU64,
     /// A cooldown writes its attempts here; see `claim_attempts`.
     attempts_claimed: AtomicBool,
+    notes: Notes,
     observer: Option<Observer>,
 }
 
@@ -87,11 +89,13 @@ impl ArmBook {
         }
     }
 
+    fn count(&self, outcome: Outcome) -> u64 {
+        let straight = self.straight.iter().map(|straight| &straight.outcomes);
+        straight.chain([&self.outcomes]).map(|outcomes| outcomes[outcome as usize].load(Relaxed)).sum()
+    }
+
     fn attempts(&self) -> Attempts {
-        let count = |outcome: Outcome| {
-            let straight = self.straight.iter().map(|straight| &straight.outcomes);
-            straight.chain([&self.outcomes]).map(|outcomes| outcomes[outcome as usize].load(Relaxed)).sum()
-        };
+        let count = |outcome| self.count(outcome);
         Attempts {
             accepted: count(Outcome::Accepted),
             throttled: count(Outcome::Throttled),
@@ -112,6 +116,23 @@ impl Straight {
     }
 }
 
+impl Book {
+    fn counts(&self) -> Recent {
+        let [attempts, control] =
+            self.arms.each_ref().map(|arm| RecentAttempts::from_counts(|o| arm.count(o)));
+        let sum = |counters: &[AtomicU64]| counters.iter().map(|counter| counter.load(Relaxed)).sum();
+        let calls = RecentCalls {
+            primary: self.calls.primary.load(Relaxed),
+            fallback: sum(&self.calls.served),
+            fallback_failed: sum(&self.calls.fallback_failed),
+            failed: sum(&self.calls.failed),
+            refused: self.calls.refused.load(Relaxed),
+            cancelled: self.calls.cancelled.load(Relaxed),
+        };
+        Recent { attempts, control, calls }
+    }
+}
+
 impl Statistics {
     /// An empty book.
     pub fn new() -> Self {
@@ -123,6 +144,12 @@ impl Statistics {
     /// The observer runs where the call ends, or in its `drop`: it has to be quick and must not panic.
     pub fn with_observer(observer: impl Fn(&CallRecord) + Send + Sync + 'static) -> Self {
         Self::build(Some(Box::new(observer)))
+    }
+
+    /// An empty book that also writes every record into this ring.
+    pub fn with_ring(ring: &RecordRing) -> Self {
+        let ring = ring.clone();
+        Self::with_observer(move |record| ring.push(record))
     }
 
     fn build(observer: Option<Observer>) -> Self {
@@ -145,6 +172,7 @@ impl Statistics {
             consecutive_429s: AtomicU64::new(0),
             peak_consecutive_429s: AtomicU64::new(0),
             attempts_claimed: AtomicBool::new(false),
+            notes: Notes::new(),
             observer,
         };
         Self { book: Arc::new(book) }
@@ -153,6 +181,7 @@ impl Statistics {
     /// Counts one attempt.
     #[inline]
     pub fn record(&self, record: &CallRecord) {
+        self.book.notes.pass(record.finished, || self.book.counts());
         // A cancelled call has no response time, and a rejected one was never sent.
         let answered = !matches!(record.outcome, Outcome::Cancelled | Outcome::Rejected);
         if answered && record.waited.is_zero() {
@@ -220,6 +249,12 @@ impl Statistics {
 
     /// Counts one call through a fallback, and how long it took from the caller's side.
     pub fn record_call(&self, outcome: CallOutcome, response: Duration) {
+        self.record_call_at(outcome, response, Instant::now());
+    }
+
+    /// The same for one that ended just `now`.
+    pub(crate) fn record_call_at(&self, outcome: CallOutcome, response: Duration, now: Instant) {
+        self.book.notes.pass(now, || self.book.counts());
         let calls = &self.book.calls;
         add_one(match outcome {
             CallOutcome::Primary => &calls.primary,
@@ -273,6 +308,7 @@ impl Statistics {
             tokens: self.book.tokens.read(),
             consecutive_429s: self.book.consecutive_429s.load(Relaxed),
             peak_consecutive_429s: self.book.peak_consecutive_429s.load(Relaxed),
+            last_minute: self.book.notes.since(&self.book.counts(), Instant::now()),
             detail: Box::new(self.detail()),
         }
         .with_times()
