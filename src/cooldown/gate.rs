@@ -5,7 +5,7 @@ use super::{
     state::State,
 };
 use crate::{
-    Cost,
+    Cost, WaitReason,
     lanes::{Lane, Lanes},
     policy::{Answer, Closing, Policy},
     record::Statistics,
@@ -227,13 +227,16 @@ impl Gate {
             moved
         });
         match moved {
-            Moved::Closed(closing) => tracing::warn!(
-                upstream = %self.settings.name,
-                verdict = ?signal.verdict,
-                wait_ms = closing.wait.as_millis(),
-                reason = closing.reason.as_str(),
-                "gate closed"
-            ),
+            Moved::Closed(closing) => {
+                self.settings.statistics.record_cooldown(closing.reason);
+                tracing::warn!(
+                    upstream = %self.settings.name,
+                    verdict = ?signal.verdict,
+                    wait_ms = closing.wait.as_millis(),
+                    reason = closing.reason.as_str(),
+                    "gate closed"
+                );
+            }
             Moved::Extended => tracing::debug!(upstream = %self.settings.name, "gate closed for longer"),
             Moved::No => {}
         }
@@ -251,6 +254,7 @@ impl Gate {
             state.close(Closing::adaptive(wait), true, now, wakers);
             self.maybe_closed.store(true, Relaxed);
         });
+        self.settings.statistics.record_cooldown(WaitReason::Adaptive);
         tracing::warn!(upstream = %self.settings.name, wait_ms = wait.as_millis(), "gate closed by hand");
     }
 

@@ -60,7 +60,7 @@ fn futures() {
     all::<cooldown::ResponseFuture<S, Req, Classify, cooldown::NeverReject>>();
     all::<micro_batch::ResponseFuture<S, Req, Classify>>();
     all::<coalesce::ResponseFuture<u64, u64, BoxError>>();
-    all::<fallback::ResponseFuture<S, S, Req, Classify>>();
+    all::<fallback::ResponseFuture<S, S, Req, Classify, retry::ByClone>>();
     pinned::<body_hints::ResponseFuture<<S as Service<Req>>::Future, String>>();
 }
 
@@ -74,7 +74,10 @@ fn handles_settings_and_rules() {
     cloned::<cooldown::keyed::by::GrpcMethod>();
     cloned::<cooldown::keyed::by::Header>();
     cloned::<cooldown::keyed::by::PathPrefix>();
+    cloned::<cooldown::GrpcStatus>();
+    cloned::<cooldown::GrpcTimeout>();
     cloned::<cooldown::IntoError>();
+    cloned::<cooldown::NoDeadline>();
     cloned::<cooldown::NeverReject>();
     cloned::<cooldown::TooManyRequests>();
     cloned::<coalesce::Handle>();
@@ -125,7 +128,15 @@ fn signals_records_and_errors() {
     cloned::<record::Arm>();
     cloned::<record::FallbackReason>();
     cloned::<record::Snapshot>();
+    cloned::<record::Arms>();
+    cloned::<record::ArmSummary>();
     cloned::<record::Attempts>();
+    cloned::<record::Cooldowns>();
+    cloned::<record::Recent>();
+    cloned::<record::RecentAttempts>();
+    cloned::<record::RecentCalls>();
+    cloned::<record::RecordRing>();
+    all::<record::RecordReader>();
     cloned::<record::Calls>();
     cloned::<record::FallbackCounts>();
     cloned::<record::Coalesced>();
@@ -163,6 +174,30 @@ fn http_coalescing() {
     all::<SplitFrom>();
     type HttpService =
         tower::util::BoxCloneSyncService<Request<Full<Bytes>>, http::Response<Full<Bytes>>, BoxError>;
+}
+
+#[test]
+fn exporters() {
+    cloned::<export::Source>();
+    cloned::<export::Sources>();
+    cloned::<export::Instrument>();
+    cloned::<export::Kind>();
+    cloned::<export::Label>();
+    cloned::<export::Point<'_>>();
+    cloned::<export::Value<'_>>();
+    cloned::<export::Buckets<'_>>();
+    #[cfg(feature = "prometheus")]
+    cloned::<export::prometheus::Exporter>();
+}
+
+#[cfg(feature = "replay")]
+#[test]
+fn replayed_bodies() {
+    cloned::<retry::replay::ByReplay>();
+    cloned::<retry::replay::Replay<S>>();
+    cloned::<retry::replay::ReplayLayer>();
+    all::<retry::replay::ReplayBody<String>>();
+    all::<retry::replay::ReplayError<BoxError>>();
 }
 
 #[cfg(feature = "testing")]

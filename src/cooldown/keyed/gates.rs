@@ -117,6 +117,14 @@ impl Gates {
             let _forgotten = lock(shard).forget_idle(idle, now);
         }
     }
+
+    /// The gates of all keys, and the overflow.
+    pub(super) fn for_each(&self, mut look: impl FnMut(&Arc<Gate>)) {
+        for shard in &self.shards {
+            lock(shard).gates().for_each(&mut look);
+        }
+        look(&self.overflow);
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

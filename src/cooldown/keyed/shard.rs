@@ -64,6 +64,10 @@ impl Shard {
         self.ring.len()
     }
 
+    pub(super) fn gates(&self) -> impl Iterator<Item = &Arc<Gate>> {
+        self.gates.values()
+    }
+
     pub(super) fn get(&self, key: Key) -> Option<Arc<Gate>> {
         self.gates.get(&key).map(Arc::clone)
     }
