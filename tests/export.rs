@@ -1,4 +1,5 @@
 //! The closed list of metrics, its budget, and Prometheus' text.
+#![cfg(feature = "prometheus")]
 
 mod support;
 
