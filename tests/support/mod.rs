@@ -24,6 +24,8 @@ use tokio::{
 };
 use tower::{BoxError, Service, ServiceExt};
 use tower_cooldown::policy::{Known, Quota};
+#[cfg(feature = "testing")]
+use tower_cooldown::{AdaptiveCooldownLayer, retry::RetryPolicy};
 
 pub const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
@@ -46,6 +48,30 @@ pub fn every(interval: Duration) -> Known {
 /// The request with this number, which [`Upstream`] reads back from the path.
 pub fn request(id: u64) -> Request<()> {
     Request::builder().uri(format!("/{id}")).body(()).unwrap()
+}
+
+/// Thirty-two callers that call as often as they are answered, and again what is refused. What the upstream counted
+/// between `warm` and `end`, from now on.
+#[cfg(feature = "testing")]
+pub async fn closed_loop(
+    upstream: &tower_cooldown::testing::Upstream,
+    policy: impl tower_cooldown::policy::Policy + 'static,
+    warm: Duration,
+    end: Duration,
+) -> tower_cooldown::testing::Counts {
+    let start = Instant::now();
+    let client = tower::ServiceBuilder::new()
+        .layer(tower::retry::RetryLayer::new(RetryPolicy::new().max_retries(u32::MAX).without_budget()))
+        .layer(AdaptiveCooldownLayer::with_policy(policy))
+        .service(upstream.clone());
+    for _ in 0..32 {
+        let client = client.clone();
+        tokio::spawn(async move { while client.clone().oneshot(Request::new(())).await.is_ok() {} });
+    }
+    sleep_until(start + warm).await;
+    let first = upstream.counts();
+    sleep_until(start + end).await;
+    upstream.counts().since(first)
 }
 
 /// A call in a task of its own: what came of it, and how long that took.
