@@ -18,14 +18,14 @@ use support::{Reply, Upstream, every, is_ready, ms, request, secs, send, settle,
 use tokio::{
     sync::Semaphore,
     task::JoinHandle,
-    time::{Instant, advance, sleep},
+    time::{Instant, advance, sleep, timeout},
 };
 use tokio_test::{assert_pending, assert_ready, assert_ready_ok, task};
 use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt, limit::GlobalConcurrencyLimitLayer};
 use tower_cooldown::{
-    AdaptiveCooldownLayer, Rejected, Rollout, WaitReason,
+    AdaptiveCooldownLayer, Cost, Rejected, Rollout, WaitReason,
     cooldown::TooManyRequests,
-    policy::{Known, Ladder, Policy, Quota},
+    policy::{Answer, Closing, Departure, Known, Ladder, Policy, Quota},
     record::{CallRecord, Outcome, Statistics},
 };
 
@@ -833,6 +833,45 @@ async fn a_caller_that_stops_polling_does_not_stall_those_behind_it() {
     assert_ready_ok!(parked_handle.poll());
     assert_ready_ok!(parked.poll());
     assert_eq!(upstream.ids(), [0, 2, 3, 4, 5, 1]);
+}
+
+/// One call at a time, as `Learned` may find out for itself.
+#[derive(Clone, Debug)]
+struct OneAtATime;
+
+impl Policy for OneAtATime {
+    fn departure(&self, arrived: Instant, _: Cost) -> Departure {
+        Departure::now(arrived)
+    }
+
+    fn depart(&mut self, _: Instant, _: Cost) {}
+
+    fn max_in_flight(&self) -> Option<usize> {
+        Some(1)
+    }
+
+    fn answered(&mut self, _: &Answer<'_>) -> Option<Closing> {
+        None
+    }
+
+    fn reset(&mut self) {}
+}
+
+#[tokio::test(start_paused = true)]
+async fn nor_where_a_policy_bounds_the_calls_in_flight() {
+    let upstream = Upstream::new(|_| Reply::status(200).after(secs(1)));
+    let layer = with_policy(OneAtATime);
+    let service = layer.layer(upstream.clone());
+    let mut calls = call_all!(service, 0..5);
+    let parked: Vec<_> = calls.drain(1..3).collect();
+    // They are let go when the first has ended, one after the other, and neither looks.
+    timeout(secs(3600), join_all(calls)).await.expect("nobody hangs");
+    assert_eq!(upstream.ids(), [0, 3, 4]);
+    assert!(upstream.times()[1] <= 10_000, "{:?}", upstream.times());
+    // And they may go on whenever they like.
+    join_all(parked).await;
+    assert_eq!(upstream.len(), 5);
+    assert_eq!((layer.handle().snapshot().waiting, layer.handle().snapshot().in_flight), (0, 0));
 }
 
 /// As it happens to the futures in `buffer_unordered` while their consumer is busy.

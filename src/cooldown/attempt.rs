@@ -259,8 +259,7 @@ impl Permit for Attempt {
             // A timer that fired is no permission: the gate may have moved.
             match self.gate.with(|state, wakers| state.look(place, now, cx, wakers)) {
                 Look::Settled(settled) => return Poll::Ready(self.settle(settled, now)),
-                Look::Wait { until: Some(until) } => ready!(poll_until(timer.as_mut(), until, cx)),
-                Look::Wait { until: None } => return Poll::Pending,
+                Look::Wait { until } => ready!(poll_until(timer.as_mut(), until, cx)),
             }
         }
     }

@@ -98,9 +98,9 @@ pub(super) enum Booking {
 /// The answer to a call that looks again.
 pub(super) enum Look {
     Settled(Settled),
-    /// Without a time, the answer to another call is what it waits for.
+    /// It will be woken, or has to look again then.
     Wait {
-        until: Option<Instant>,
+        until: Instant,
     },
 }
 

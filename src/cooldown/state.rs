@@ -97,6 +97,10 @@ impl Waiter {
     }
 }
 
+/// A call that was let go looks at once, as a rule. One that has not for so long may never do so, and no longer counts
+/// as one in flight: a policy's bound on those would else keep all others from leaving for ever.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 const NOT_SETTLED: &str = "a call that is not settled stands in the queue until it is cancelled";
 
 impl State {
@@ -177,7 +181,7 @@ impl State {
     #[inline(never)]
     fn ask_policy(&mut self, (arrived, cost): (Instant, Cost), now: Instant) -> Option<Leave> {
         self.tell();
-        if self.is_full() || self.policy.departure(arrived, cost).at > now {
+        if self.is_full(now) || self.policy.departure(arrived, cost).at > now {
             return None;
         }
         let leave = self.depart(cost, WaitReason::Normal, now);
@@ -263,7 +267,7 @@ impl State {
         if let Some(settled) = self.take_settled(place) {
             return Look::Settled(settled);
         }
-        if self.is_full() {
+        if self.is_full(now) {
             return self.wait_for_an_answer(place, now, cx, wakers);
         }
         let queue = &mut self.crowd().queue;
@@ -289,7 +293,7 @@ impl State {
         }
         waiter.timer = Some(until);
         wakers.replace(&mut waiter.waker, cx.waker());
-        Look::Wait { until: Some(until) }
+        Look::Wait { until }
     }
 
     /// For a waiting call, while as many are in flight as may be.
@@ -309,9 +313,14 @@ impl State {
             self.vacated(now, wakers);
             return Look::Settled(Err(Rejected::new(now.saturating_duration_since(place.arrived))));
         }
-        waiter.timer = Some(latest.unwrap_or(later(now, Duration::MAX)));
+        // Those in flight may be calls that do not look, which shows in a while. It looks again after as long as it
+        // has waited, which is a few times in all, or every ten seconds.
+        let waited = now.saturating_duration_since(place.arrived);
+        let patience = later(now, waited.clamp(PATIENCE, 10 * PATIENCE));
+        let until = latest.map_or(patience, |latest| latest.min(patience));
+        waiter.timer = Some(until);
         wakers.replace(&mut waiter.waker, cx.waker());
-        Look::Wait { until: latest }
+        Look::Wait { until }
     }
 
     /// A waiting call went away. Its time goes to those behind it.
@@ -500,8 +509,19 @@ impl State {
 
     /// As many calls are in flight as the policy allows. The next one leaves when one of them has ended.
     #[inline]
-    fn is_full(&self) -> bool {
-        self.policy.max_in_flight().is_some_and(|max| self.heard >= max.max(1))
+    fn is_full(&self, now: Instant) -> bool {
+        self.policy.max_in_flight().is_some_and(|max| {
+            let max = max.max(1);
+            self.heard >= max && self.heard - self.overdue(now) >= max
+        })
+    }
+
+    /// Calls that were let go and have not looked.
+    fn overdue(&self, now: Instant) -> usize {
+        let overdue = |settled: &&Settled| {
+            settled.is_ok_and(|leave| !leave.quiet && now.saturating_duration_since(leave.at) >= PATIENCE)
+        };
+        self.crowd.as_ref().map_or(0, |crowd| crowd.settled.values().filter(overdue).count())
     }
 
     #[inline]
@@ -523,13 +543,13 @@ impl State {
 
     /// Releases everyone who is due. Returns when the one who is then at the head may leave; its timer is set
     /// to that, or else it is woken to set it. (Where too many are in flight, that is in the far future, and it
-    /// needs no timer.) `looking` is the caller's own place, which needs no waking.
+    /// need not be woken for it.) `looking` is the caller's own place, which needs no waking.
     fn release(&mut self, now: Instant, looking: Option<Place>, wakers: &mut Wakers) -> Option<Instant> {
         self.crowd.as_ref()?;
         self.tell();
         let closed = self.closed_until(now);
         while self.waiting() > 0 {
-            if self.is_full() {
+            if self.is_full(now) {
                 return Some(later(now, Duration::MAX));
             }
             let mut head = self.crowd.as_mut()?.queue.first_entry()?;

@@ -122,7 +122,8 @@ pub trait Policy: BoxedClone + fmt::Debug + Send {
     }
 
     /// The most calls that may be in flight at a time. The gate holds back the next one until an answer came, in
-    /// addition to [`departure`](Self::departure). Default: no bound.
+    /// addition to [`departure`](Self::departure). A call that was let go, but whose future is not polled, no longer
+    /// counts after a second. Default: no bound.
     fn max_in_flight(&self) -> Option<usize> {
         None
     }
