@@ -113,7 +113,7 @@ pub(crate) struct Lanes<T> {
 /// On cache lines of its own, so that writing to it does not take what is next to it from other processors.
 #[derive(Debug)]
 #[repr(align(64))]
-struct Line<T>(T);
+pub(crate) struct Line<T>(pub(crate) T);
 
 impl<T> Lanes<T> {
     pub(crate) fn new(make: impl Fn() -> T) -> Self {

@@ -93,6 +93,7 @@
 //! | `keyed` | no | [a gate per key](cooldown) (`cooldown::keyed`) |
 //! | `body` | no | `BodyHintsLayer`: limits that a service tells in the body of its answer |
 //! | `replay` | no | [`retry`]: request bodies that are streams can be sent again, up to a size (`retry::replay`) |
+//! | `prometheus` | no | `export::prometheus`: [metrics](export) in Prometheus' text format |
 //! | `reqwest` | no | `reqwest::Response` is read like other responses |
 //! | `serde` | no | `Serialize` for snapshots and records |
 //! | `testing` | no | `testing`: simulated upstreams with a quota, for your tests |
@@ -116,6 +117,7 @@ pub mod cooldown;
 pub mod cost;
 mod deferred;
 mod error;
+pub mod export;
 pub mod fallback;
 mod lanes;
 pub mod micro_batch;

@@ -2,7 +2,7 @@
 
 mod support;
 
-use futures::future::{BoxFuture, join_all};
+use futures::future::join_all;
 use http::{Request, Response, header::RETRY_AFTER};
 use std::{
     fmt,
@@ -134,8 +134,9 @@ async fn readiness_reserves_no_departure() {
 #[tokio::test(start_paused = true)]
 async fn an_error_of_the_inner_poll_ready_reaches_the_caller_as_it_is() {
     let upstream = Upstream::ok();
-    let place = FailsIn { place: Place::PollReady, panic: false, armed: armed(), inner: upstream.clone() };
-    let mut service = with_policy(unpaced()).layer(place);
+    let (inner, armed) = FailsToGetReady::new(upstream.clone());
+    armed.store(true, SeqCst);
+    let mut service = with_policy(unpaced()).layer(inner);
     assert_eq!(service.ready().await.unwrap_err().to_string(), "inner");
     service.ready().await.unwrap().call(request(0)).await.unwrap();
     assert_eq!(upstream.times(), [0]);
@@ -187,23 +188,6 @@ async fn a_call_without_poll_ready_readies_the_inner_service_first() {
     service.call(request(1)).await.unwrap();
     service.call(request(2)).await.unwrap();
     assert_eq!(upstream.ids(), [0, 1, 2]);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_permit_of_the_inner_service_is_not_held_while_a_call_waits_for_its_turn() {
-    let upstream = Upstream::ok();
-    let permits = Arc::new(Semaphore::new(2));
-    let mut service = ServiceBuilder::new()
-        .layer(with_policy(every(secs(1))))
-        .layer(GlobalConcurrencyLimitLayer::with_semaphore(Arc::clone(&permits)))
-        .service(upstream.clone());
-    service.ready().await.unwrap().call(request(0)).await.unwrap();
-    assert!(is_ready(&mut service));
-    assert_eq!(permits.available_permits(), 1);
-    let call = service.call(request(1));
-    assert_eq!(permits.available_permits(), 2);
-    call.await.unwrap();
-    assert_eq!(upstream.times(), [0, 1000]);
 }
 
 // ===== rule 3: after every wake, look again =====
@@ -776,103 +760,42 @@ async fn a_reset_forgets_the_refusals_and_those_on_their_way() {
     assert_eq!(handle.snapshot().closed_for, None);
 }
 
-// ===== panics, and callers that stop polling =====
+// ===== inner services that fail to get ready, and callers that stop polling =====
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
-    PollReady,
-    Call,
-    Future,
-}
-
-/// Fails once, in one place, with an error or a panic.
+/// Fails to get ready, once.
 #[derive(Clone, Debug)]
-struct FailsIn {
-    place: Place,
-    panic: bool,
+struct FailsToGetReady {
     armed: Arc<AtomicBool>,
     inner: Upstream,
 }
 
-fn armed() -> Arc<AtomicBool> {
-    Arc::new(AtomicBool::new(true))
-}
-
-impl FailsIn {
-    fn check(&self, place: Place) -> Result<(), BoxError> {
-        if place == self.place && self.armed.swap(false, SeqCst) {
-            assert!(!self.panic, "the inner service panics");
-            return Err("inner".into());
-        }
-        Ok(())
+impl FailsToGetReady {
+    fn new(inner: Upstream) -> (Self, Arc<AtomicBool>) {
+        let armed = Arc::new(AtomicBool::new(false));
+        (Self { armed: Arc::clone(&armed), inner }, armed)
     }
 }
 
-impl Service<Request<()>> for FailsIn {
+impl Service<Request<()>> for FailsToGetReady {
     type Response = Response<String>;
     type Error = BoxError;
-    type Future = BoxFuture<'static, Result<Response<String>, BoxError>>;
+    type Future = <Upstream as Service<Request<()>>>::Future;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.check(Place::PollReady)?;
+        if self.armed.swap(false, SeqCst) {
+            return Poll::Ready(Err("inner".into()));
+        }
         self.inner.poll_ready(cx)
     }
 
     fn call(&mut self, request: Request<()>) -> Self::Future {
-        let checked = self.check(Place::Call);
-        let future = self.inner.call(request);
-        let this = self.clone();
-        Box::pin(async move {
-            checked?;
-            this.check(Place::Future)?;
-            future.await
-        })
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_panic_in_the_inner_service_does_no_harm_to_the_gate() {
-    for place in [Place::PollReady, Place::Call, Place::Future] {
-        for waits in [false, true] {
-            let upstream = Upstream::ok();
-            let armed = Arc::new(AtomicBool::new(false));
-            let inner = FailsIn { place, panic: true, armed: Arc::clone(&armed), inner: upstream.clone() };
-            let layer = with_policy(every(secs(1)));
-            let service = layer.layer(inner);
-            if waits {
-                // The next call waits in its future, and the inner service is readied there.
-                send(&service, 0).await.unwrap().0.unwrap();
-            }
-            let (mut readied, mut behind) = (service.clone(), service.clone());
-            assert!(is_ready(&mut readied) && is_ready(&mut behind));
-            armed.store(true, SeqCst);
-            let panicked = tokio::spawn(async move {
-                if !waits {
-                    readied.ready().await.unwrap();
-                }
-                readied.call(request(1)).await
-            });
-            settle().await;
-            let behind = tokio::spawn(behind.call(request(2)));
-            assert!(panicked.await.unwrap_err().is_panic(), "{place:?}, waits: {waits}");
-            behind.await.unwrap().unwrap();
-
-            let (result, _) = send(&service, 3).await.unwrap();
-            assert_eq!(result.unwrap().status(), 200);
-            let snapshot = layer.handle().snapshot();
-            assert_eq!((snapshot.waiting, snapshot.in_flight), (0, 0), "{place:?}, waits: {waits}");
-            let cancelled = layer.handle().statistics().snapshot().attempts.cancelled;
-            // A handle that panics in `poll_ready` has made no call yet.
-            assert_eq!(cancelled, u64::from(place != Place::PollReady || waits), "{place:?}, waits: {waits}");
-        }
+        self.inner.call(request)
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_error_while_a_waiting_call_readies_the_inner_service_is_its_answer() {
-    let upstream = Upstream::ok();
-    let armed = Arc::new(AtomicBool::new(false));
-    let inner = FailsIn { place: Place::PollReady, panic: false, armed: Arc::clone(&armed), inner: upstream };
+    let (inner, armed) = FailsToGetReady::new(Upstream::ok());
     let layer = with_policy(every(secs(1)));
     let service = layer.layer(inner);
     send(&service, 0).await.unwrap().0.unwrap();

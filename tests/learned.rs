@@ -2,40 +2,21 @@
 //! The whole race is `cargo bench --bench quota`.
 #![cfg(feature = "testing")]
 
+mod support;
+
 use http::Request;
 use std::{collections::VecDeque, time::Duration};
-use tokio::time::{Instant, sleep_until};
-use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt, retry::RetryLayer, service_fn};
+use support::{closed_loop, secs};
+use tokio::time::Instant;
+use tower::{BoxError, Layer, Service, ServiceExt, service_fn};
 use tower_cooldown::{
     AdaptiveCooldownLayer, Cost,
     policy::{Answer, Learned, Policy, Quota},
-    retry::RetryPolicy,
     signal::{Signal, Verdict},
-    testing::{Counts, HintStyle, Limit, Limiter, Neighbour, Upstream},
+    testing::{HintStyle, Limit, Limiter, Neighbour, Upstream},
 };
 
-const fn secs(secs: u64) -> Duration {
-    Duration::from_secs(secs)
-}
-
 const MINUTE: Duration = secs(60);
-
-/// Thirty-two callers that call as often as they are answered. Returns what was counted after `warm` until `end`.
-async fn run(upstream: &Upstream, policy: Learned, warm: Duration, end: Duration) -> Counts {
-    let start = Instant::now();
-    let client = ServiceBuilder::new()
-        .layer(RetryLayer::new(RetryPolicy::new().max_retries(u32::MAX).without_budget()))
-        .layer(AdaptiveCooldownLayer::with_policy(policy))
-        .service(upstream.clone());
-    for _ in 0..32 {
-        let client = client.clone();
-        tokio::spawn(async move { while client.clone().oneshot(Request::new(())).await.is_ok() {} });
-    }
-    sleep_until(start + warm).await;
-    let first = upstream.counts();
-    sleep_until(start + end).await;
-    upstream.counts().since(first)
-}
 
 fn upstream(limit: Limit, hints: HintStyle) -> Upstream {
     let upstream = Upstream::new([limit]).hints(hints).seed(3);
@@ -44,7 +25,7 @@ fn upstream(limit: Limit, hints: HintStyle) -> Upstream {
 
 /// After a warm-up of 10 of 40 minutes: the share of `rate` per second that was granted, and the share that was refused.
 async fn warm(limit: Limit, hints: HintStyle, rate: f64) -> (f64, f64) {
-    let counts = run(&upstream(limit, hints), Learned::new(), MINUTE * 10, MINUTE * 40).await;
+    let counts = closed_loop(&upstream(limit, hints), Learned::new(), MINUTE * 10, MINUTE * 40).await;
     (counts.granted as f64 / (rate * 1800.0), counts.refused_share())
 }
 
@@ -87,7 +68,7 @@ async fn a_lowered_quota_is_noticed() {
     let limit = Limit::fixed_window(300, MINUTE).unwrap().then(MINUTE * 20, lower);
     let upstream = upstream(limit, HintStyle::RetryAfter);
     // Three windows after the change.
-    let counts = run(&upstream, Learned::new(), MINUTE * 23, MINUTE * 40).await;
+    let counts = closed_loop(&upstream, Learned::new(), MINUTE * 23, MINUTE * 40).await;
     let goodput = counts.granted as f64 / (17.0 * 120.0);
     assert!((0.95..1.01).contains(&goodput) && counts.refused_share() < 0.012, "{goodput} {counts:?}");
 }
@@ -98,7 +79,7 @@ async fn a_raised_quota_is_noticed() {
         let higher = Limit::token_bucket(15, secs(1), 20).unwrap();
         let limit = Limit::token_bucket(5, secs(1), 20).unwrap().then(MINUTE * 10, higher);
         // A minute after the change.
-        let counts = run(&upstream(limit, hints), Learned::new(), MINUTE * 11, MINUTE * 20).await;
+        let counts = closed_loop(&upstream(limit, hints), Learned::new(), MINUTE * 11, MINUTE * 20).await;
         let goodput = counts.granted as f64 / (9.0 * 60.0 * 15.0);
         assert!(goodput > 0.97 && counts.refused_share() < 0.012, "{hints:?}: {goodput} {counts:?}");
     }
@@ -109,7 +90,7 @@ async fn it_leaves_a_neighbour_its_share() {
     let limit = Limit::fixed_window(300, MINUTE).unwrap();
     let neighbour = Neighbour::new(2, secs(1)).unwrap();
     let upstream = upstream(limit, HintStyle::RetryAfter).neighbour(&neighbour);
-    let counts = run(&upstream, Learned::new(), MINUTE * 10, MINUTE * 40).await;
+    let counts = closed_loop(&upstream, Learned::new(), MINUTE * 10, MINUTE * 40).await;
     let goodput = counts.granted as f64 / (1800.0 * 3.0);
     assert!(goodput > 0.95 && counts.refused_share() < 0.012, "{goodput} {counts:?}");
 }
@@ -119,7 +100,7 @@ async fn a_limit_on_calls_in_flight_is_found_without_a_hint() {
     let upstream = Upstream::new([Limit::concurrency(10)]);
     let upstream = upstream.work(Duration::from_millis(750), Duration::from_millis(150)).unwrap();
     let upstream = upstream.latency(Duration::from_millis(50), Duration::from_millis(25)).unwrap();
-    let counts = run(&upstream, Learned::new(), MINUTE * 3, MINUTE * 10).await;
+    let counts = closed_loop(&upstream, Learned::new(), MINUTE * 3, MINUTE * 10).await;
     let goodput = counts.granted as f64 / (7.0 * 60.0 * 10.0 / 0.8);
     assert!(goodput > 0.9 && counts.refused_share() < 0.012, "{goodput} {counts:?}");
 }
@@ -129,7 +110,7 @@ async fn with_a_seed_and_no_budget_a_penalty_is_never_earned() {
     let limit = Limit::fixed_window(1200, MINUTE * 5).unwrap().phase(secs(17)).penalty(MINUTE * 5);
     let quota = Quota::new(1200, MINUTE * 5).unwrap();
     let policy = Learned::new().seed(quota).budget(0.0).unwrap();
-    let counts = run(&upstream(limit, HintStyle::None), policy, Duration::ZERO, MINUTE * 60).await;
+    let counts = closed_loop(&upstream(limit, HintStyle::None), policy, Duration::ZERO, MINUTE * 60).await;
     assert_eq!(counts.refused, 0, "{counts:?}");
     assert!(counts.granted as f64 > 0.95 * 3600.0 * 4.0, "{counts:?}");
 }
@@ -154,7 +135,8 @@ async fn counters_that_are_told_use_nearly_all_and_are_hardly_ever_refused() {
 async fn two_runs_are_the_same() {
     let one = || async {
         let limit = Limit::sliding_log(100, MINUTE).unwrap();
-        run(&upstream(limit, HintStyle::RetryAfter), Learned::new(), Duration::ZERO, MINUTE * 10).await
+        closed_loop(&upstream(limit, HintStyle::RetryAfter), Learned::new(), Duration::ZERO, MINUTE * 10)
+            .await
     };
     assert_eq!(one().await, one().await);
 }
@@ -167,7 +149,7 @@ async fn latencies_of_all_kinds() {
     for latency in [Duration::ZERO, MINUTE * 10] {
         let limit = Limit::fixed_window(60, MINUTE).unwrap();
         let upstream = Upstream::new([limit]).latency(latency, Duration::ZERO).unwrap();
-        let counts = run(&upstream, Learned::new(), Duration::ZERO, MINUTE * 120).await;
+        let counts = closed_loop(&upstream, Learned::new(), Duration::ZERO, MINUTE * 120).await;
         assert!(counts.granted > 100, "{latency:?}: {counts:?}");
     }
 }
@@ -176,7 +158,8 @@ async fn latencies_of_all_kinds() {
 async fn one_a_day() {
     let limit = Limit::fixed_window(1, secs(86_400)).unwrap();
     let counts =
-        run(&upstream(limit, HintStyle::None), Learned::new(), Duration::ZERO, secs(86_400 * 5)).await;
+        closed_loop(&upstream(limit, HintStyle::None), Learned::new(), Duration::ZERO, secs(86_400 * 5))
+            .await;
     assert!(counts.granted >= 4, "{counts:?}");
 }
 
@@ -217,7 +200,7 @@ fn a_million_a_second() {
 #[tokio::test(start_paused = true)]
 async fn as_many_as_it_likes_are_never_held_back_for_long() {
     let upstream = Upstream::new([]).latency(secs(1), Duration::ZERO).unwrap();
-    let counts = run(&upstream, Learned::new(), MINUTE, MINUTE * 2).await;
+    let counts = closed_loop(&upstream, Learned::new(), MINUTE, MINUTE * 2).await;
     assert_eq!(counts.refused, 0);
     assert!(counts.granted > 32 * 55, "32 callers, a second each: {counts:?}");
 }
@@ -225,7 +208,8 @@ async fn as_many_as_it_likes_are_never_held_back_for_long() {
 #[tokio::test(start_paused = true)]
 async fn everything_is_refused() {
     let limit = Limit::fixed_window(0, MINUTE).unwrap();
-    let counts = run(&upstream(limit, HintStyle::None), Learned::new(), Duration::ZERO, secs(86_400)).await;
+    let counts =
+        closed_loop(&upstream(limit, HintStyle::None), Learned::new(), Duration::ZERO, secs(86_400)).await;
     assert_eq!(counts.granted, 0);
     // It goes on asking, at least every ten minutes.
     assert!((140..400).contains(&counts.refused), "{counts:?}");

@@ -3,7 +3,7 @@
 mod support;
 
 use futures::{FutureExt, future::join_all};
-use std::{panic::AssertUnwindSafe, time::Duration};
+use std::time::Duration;
 use support::{Reply, Upstream, every, ms, request, secs, send, settle, unpaced};
 use tokio::time::{Instant, advance, sleep};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, limit::ConcurrencyLimitLayer};
@@ -165,16 +165,6 @@ async fn dropped_at_any_point_it_leaves_nothing_behind() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_of_the_inner_service_is_held_while_a_call_waits() {
-    let upstream = slow(ms(100));
-    let service =
-        ServiceBuilder::new().layer(pairs()).layer(ConcurrencyLimitLayer::new(1)).service(upstream.clone());
-    send_all(&service, 5).await;
-    assert_eq!(upstream.len(), 5);
-    assert_eq!(upstream.peak(), 1);
-}
-
-#[tokio::test(start_paused = true)]
 async fn readiness_is_that_of_the_inner_service() {
     let limit = ConcurrencyLimitLayer::new(1);
     let service = ServiceBuilder::new().layer(pairs()).layer(limit).service(Upstream::ok());
@@ -183,23 +173,6 @@ async fn readiness_is_that_of_the_inner_service() {
     assert!(!support::is_ready(&mut other));
     drop(holder);
     assert!(support::is_ready(&mut other));
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_panic_below_leaves_the_group() {
-    let upstream = Upstream::new(|call| {
-        assert!(call.nth != 0, "told to panic");
-        Reply::status(200)
-    });
-    let layer = pairs();
-    let mut service = layer.layer(upstream.clone());
-    let panicking = AssertUnwindSafe(async {
-        service.ready().await.unwrap().call(request(0)).await.unwrap();
-    });
-    assert!(panicking.catch_unwind().await.is_err());
-    send_all(&service, 3).await;
-    assert_eq!(upstream.ids(), [0, 0, 1, 2]);
-    assert_eq!(layer.get_statistics().snapshot().attempts.cancelled, 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -282,20 +255,4 @@ async fn outside_the_rollout_calls_go_straight_through() {
     assert_eq!(upstream.times(), [0; 5]);
     let snapshot = layer.get_statistics().snapshot();
     assert_eq!((snapshot.control.accepted, snapshot.attempts.total()), (5, 0));
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_waiting_call_is_not_polled_for_nothing() {
-    let upstream = slow(secs(3600));
-    let service = pairs().layer(upstream.clone());
-    let _group = [send(&service, 0), send(&service, 1)];
-    settle().await;
-    let (third, polls) = support::count_polls(service.clone().oneshot(request(2)));
-    let third = tokio::spawn(third);
-    advance(secs(3599)).await;
-    settle().await;
-    assert_eq!(polls.load(std::sync::atomic::Ordering::SeqCst), 1);
-    third.await.unwrap().unwrap();
-    // The group's end, the pause's end, and the answer.
-    assert!(polls.load(std::sync::atomic::Ordering::SeqCst) <= 5);
 }

@@ -196,8 +196,8 @@ fn example() -> Statistics {
 #[tokio::test(start_paused = true)]
 async fn a_snapshot_reads_well() {
     let expected = "\
-success rate     50.0 %
-fallback rate    50.0 %
+success rate     50.0 %, 50.0 % in the last minute
+fallback rate    50.0 %, 50.0 % in the last minute
 calls            2: 1 primary, 1 fallback, 0 refused, 0 cancelled
   429            1 served by the fallback, 0 failed there too, 0 not sent to it
   response       mean 1800.0 ms, p50 819.2 ms, p95 2752.5 ms, p99 2752.5 ms, max 2800.0 ms

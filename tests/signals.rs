@@ -16,6 +16,8 @@ mod own_rules;
 #[path = "signals/rules.rs"]
 mod rules;
 #[cfg(feature = "testing")]
+mod support;
+#[cfg(feature = "testing")]
 #[path = "signals/told.rs"]
 mod told;
 

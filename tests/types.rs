@@ -8,36 +8,10 @@ use support::request;
 use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt, retry::RetryLayer, service_fn};
 use tower_cooldown::{
     AdaptiveCooldownLayer, FallbackLayer, MicroBatchLayer, Rollout,
-    cooldown::TooManyRequests,
     record::Statistics,
     retry::RetryPolicy,
     signal::{Signal, Verdict},
 };
-
-/// Compiles if they are so.
-#[test]
-fn auto_traits() {
-    fn shared<T: Clone + Send + Sync + Unpin + 'static>(_: &T) {}
-    fn sent<T: Send + 'static>(_: T) {}
-    let statistics = Statistics::new();
-    let cooldown = AdaptiveCooldownLayer::new().max_wait(support::secs(9)).reject_with(TooManyRequests);
-    let batch = MicroBatchLayer::new(2).unwrap();
-    let fallback = FallbackLayer::new(service_fn(answer));
-    let retry = RetryPolicy::new().decline_if_closed_for(cooldown.handle(), support::secs(1));
-    shared(&statistics);
-    shared(&cooldown);
-    shared(&cooldown.handle());
-    shared(&cooldown.layer(service_fn(answer)));
-    shared(&batch);
-    shared(&batch.layer(service_fn(answer)));
-    shared(&fallback);
-    shared(&fallback.layer(service_fn(answer)));
-    shared(&retry);
-    shared(&Rollout::on());
-    sent(cooldown.layer(service_fn(answer)).call(request(1)));
-    sent(batch.layer(service_fn(answer)).call(request(1)));
-    sent(fallback.layer(service_fn(answer)).call(request(1)));
-}
 
 /// A layer may live in a `static`, built where there is no runtime.
 #[test]

@@ -4,7 +4,7 @@ use super::{
     BatchError,
     core::{Cost, Limits, Place},
 };
-use crate::wakers::Wakers;
+use crate::{lanes::Line, wakers::Wakers};
 use std::{
     fmt, mem,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -77,10 +77,11 @@ pub(super) type SharedBatch<Req, T, E> = Arc<Batch<Req, T, E>>;
 ///
 /// Two locks, because those who come work on the one while those who are there already ask at the other. Who needs
 /// both takes them one after the other.
+#[repr(C)] // those who come write to the first cache line, where the reference count is too
 pub(super) struct Batch<Req, T, E> {
     queue: Mutex<Queue<Req>>,
     /// By caller; made when first used.
-    slots: Mutex<Vec<Slot<T, E>>>,
+    slots: Line<Mutex<Vec<Slot<T, E>>>>,
     /// When its first request came.
     pub(super) since: Instant,
     room: Arc<Semaphore>,
@@ -141,7 +142,7 @@ impl<Req, T, E> Batch<Req, T, E> {
         queue.push(request, cost);
         Self {
             queue: Mutex::new(queue),
-            slots: Mutex::new(Vec::with_capacity(capacity)),
+            slots: Line(Mutex::new(Vec::with_capacity(capacity))),
             since: Instant::now(),
             room: Arc::clone(room),
         }
@@ -153,7 +154,7 @@ impl<Req, T, E> Batch<Req, T, E> {
 
     /// The slots, with one for this caller and all before it.
     fn slots(&self, caller: usize) -> MutexGuard<'_, Vec<Slot<T, E>>> {
-        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut slots = self.slots.0.lock().unwrap_or_else(PoisonError::into_inner);
         if slots.len() <= caller {
             slots.resize_with(caller + 1, || Slot::Waiting(None));
         }

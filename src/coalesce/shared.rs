@@ -8,7 +8,7 @@ use super::{
     layer::Settings,
     task::Task,
 };
-use crate::wakers::Wakers;
+use crate::{lanes::Line, wakers::Wakers};
 use std::{
     collections::HashMap,
     hash::{Hash, RandomState},
@@ -21,7 +21,8 @@ use std::{
 use tokio::sync::{Notify, Semaphore};
 
 pub(super) struct Shared<S, Req, T, E, K, P> {
-    lanes: Mutex<LanesOf<K, Req, T, E>>,
+    /// In a cache line of its own: the settings are read by all while somebody has the lock.
+    lanes: Line<Mutex<LanesOf<K, Req, T, E>>>,
     /// Cloned for each call. Behind a lock, because it need not be `Sync`.
     service: Mutex<S>,
     pub(super) settings: Settings<Req, K, P>,
@@ -89,7 +90,7 @@ impl<S, Req, T, E, K, P> Shared<S, Req, T, E, K, P> {
     pub(super) fn new(service: S, settings: Settings<Req, K, P>) -> Self {
         let lanes = Lanes { by_key: HashMap::default(), crowd: Lane::default(), draining: false };
         Self {
-            lanes: Mutex::new(lanes),
+            lanes: Line(Mutex::new(lanes)),
             service: Mutex::new(service),
             room: Arc::new(Semaphore::new(settings.capacity())),
             settings,
@@ -107,7 +108,7 @@ impl<S, Req, T, E, K, P> Shared<S, Req, T, E, K, P> {
     }
 
     fn lock(&self) -> MutexGuard<'_, LanesOf<K, Req, T, E>> {
-        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+        self.lanes.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Requests that wait or are in flight.

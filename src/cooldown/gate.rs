@@ -5,7 +5,7 @@ use super::{
     state::State,
 };
 use crate::{
-    Cost,
+    Cost, WaitReason,
     lanes::{Lane, Lanes},
     policy::{Answer, Closing, Policy},
     record::Statistics,
@@ -200,10 +200,10 @@ impl Gate {
         self.maybe_closed() && self.lock().closed_until(Instant::now()).is_some()
     }
 
-    /// Whether a call has left in that time.
+    /// When the last call left.
     #[cfg(feature = "keyed")]
-    pub(super) fn left_within(&self, time: Duration, now: Instant) -> bool {
-        self.lock().last_departure().is_some_and(|last| now.saturating_duration_since(last) < time)
+    pub(super) fn last_departure(&self) -> Option<Instant> {
+        self.lock().last_departure()
     }
 
     pub(super) fn unwatch(&self, handle: &mut Option<u64>) {
@@ -227,13 +227,16 @@ impl Gate {
             moved
         });
         match moved {
-            Moved::Closed(closing) => tracing::warn!(
-                upstream = %self.settings.name,
-                verdict = ?signal.verdict,
-                wait_ms = closing.wait.as_millis(),
-                reason = closing.reason.as_str(),
-                "gate closed"
-            ),
+            Moved::Closed(closing) => {
+                self.settings.statistics.record_cooldown(closing.reason);
+                tracing::warn!(
+                    upstream = %self.settings.name,
+                    verdict = ?signal.verdict,
+                    wait_ms = closing.wait.as_millis(),
+                    reason = closing.reason.as_str(),
+                    "gate closed"
+                );
+            }
             Moved::Extended => tracing::debug!(upstream = %self.settings.name, "gate closed for longer"),
             Moved::No => {}
         }
@@ -251,6 +254,7 @@ impl Gate {
             state.close(Closing::adaptive(wait), true, now, wakers);
             self.maybe_closed.store(true, Relaxed);
         });
+        self.settings.statistics.record_cooldown(WaitReason::Adaptive);
         tracing::warn!(upstream = %self.settings.name, wait_ms = wait.as_millis(), "gate closed by hand");
     }
 
@@ -356,10 +360,11 @@ mod tests {
     fn a_gate_is_small() {
         let policy = crate::policy::Known::new(crate::policy::Quota::new(9, Duration::from_secs(1)).unwrap());
         let reference_counts = 2 * size_of::<usize>();
-        for policy in [size_of_val(&policy), size_of::<Ladder>()] {
+        let learned = size_of::<crate::policy::Learned>();
+        for (policy, most) in [(size_of_val(&policy), 512), (size_of::<Ladder>(), 512), (learned, 1024)] {
             let gate = reference_counts + size_of::<Gate>() + policy;
             println!("{gate} bytes");
-            assert!(gate <= 512, "{gate}");
+            assert!(gate <= most, "{gate}");
         }
     }
 

@@ -34,7 +34,16 @@ impl Handle {
             epoch: state.epoch(),
             waiting: state.waiting(),
             in_flight: self.gate.in_flight(state),
+            rate: state.policy().policy().rate(),
+            max_in_flight: state.policy().max_in_flight(),
+            max_waiting: self.gate.settings.bounds.max_waiting,
+            max_wait: self.gate.settings.bounds.max_wait,
         })
+    }
+
+    /// The upstream's [name](crate::AdaptiveCooldownLayer::name).
+    pub fn name(&self) -> &str {
+        &self.gate.settings.name
     }
 
     /// What has passed through the gate.
@@ -56,7 +65,7 @@ impl Handle {
 }
 
 /// The state of a gate at one moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct GateSnapshot {
@@ -71,4 +80,13 @@ pub struct GateSnapshot {
     pub waiting: usize,
     /// Calls that left and are not answered.
     pub in_flight: usize,
+    /// The rate at which calls leave, in requests a second, as far as the policy [has one](crate::policy::Policy::rate).
+    pub rate: Option<f64>,
+    /// The most calls that the policy lets be in flight at present; `None` without a bound.
+    pub max_in_flight: Option<usize>,
+    /// The most calls that may wait; `None` without a bound.
+    pub max_waiting: Option<usize>,
+    /// The longest that a call may wait; `None` without a bound.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::record::optional_seconds"))]
+    pub max_wait: Option<Duration>,
 }

@@ -157,7 +157,8 @@ struct Book {
 impl Book {
     fn close(&mut self, outcome: CallOutcome) {
         if std::mem::replace(&mut self.open, false) {
-            self.statistics.record_call(outcome, Instant::now().saturating_duration_since(self.started));
+            let now = Instant::now();
+            self.statistics.record_call_at(outcome, now.saturating_duration_since(self.started), now);
         }
     }
 }

@@ -43,6 +43,10 @@ impl Bucket {
         self.burst as u64
     }
 
+    pub(super) fn rate(&self) -> f64 {
+        f64::from(self.limit) / self.window.as_secs_f64()
+    }
+
     /// From when on `amount` can be taken. More than the burst can be taken when the bucket is full.
     pub(super) fn free_at(&self, amount: u64) -> Option<Instant> {
         let rest = u64::from(self.burst).saturating_sub(amount);

@@ -118,6 +118,10 @@ impl Policy for Known {
         }
     }
 
+    fn rate(&self) -> Option<f64> {
+        Some(self.requests.rate())
+    }
+
     fn needs_success(&self) -> bool {
         self.escalation.needs_success()
     }
@@ -139,6 +143,14 @@ impl Counter {
                 let margin = quota.margin.unwrap_or(quota.window / 100);
                 Self::Window(Log::new(quota.limit.into(), quota.window.saturating_add(margin)))
             }
+        }
+    }
+
+    /// In the long run, per second.
+    fn rate(&self) -> f64 {
+        match self {
+            Self::Window(log) => log.rate(),
+            Self::Bucket(bucket) => bucket.rate(),
         }
     }
 

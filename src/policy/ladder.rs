@@ -162,6 +162,11 @@ impl Policy for Ladder {
         self.escalation.answered(answer)
     }
 
+    /// That of calls that are always there.
+    fn rate(&self) -> Option<f64> {
+        (!self.busy_wait.is_zero()).then(|| self.busy_calls as f64 / self.busy_wait.as_secs_f64())
+    }
+
     fn needs_success(&self) -> bool {
         self.escalation.needs_success()
     }

@@ -37,6 +37,10 @@ impl Log {
         self.limit
     }
 
+    pub(super) fn rate(&self) -> f64 {
+        self.limit as f64 / self.window.as_secs_f64()
+    }
+
     /// From when on `amount` can be taken. More than the limit can be taken when nothing else is.
     pub(super) fn free_at(&self, amount: u64) -> Option<Instant> {
         let mut over = self.used.saturating_add(amount.min(self.limit)).saturating_sub(self.limit);

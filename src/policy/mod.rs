@@ -136,6 +136,12 @@ pub trait Policy: BoxedClone + fmt::Debug + Send {
         true
     }
 
+    /// The rate at which it lets calls leave at present, in requests a second, if it has one: for those who look at
+    /// the gate. Default: none.
+    fn rate(&self) -> Option<f64> {
+        None
+    }
+
     /// Whether this policy stands back where the server tells its own counters.
     ///
     /// The gate counts down what the server tells (see [`Reading`](crate::signal::Reading)) under every policy, and

@@ -1,7 +1,4 @@
-use super::{
-    Times,
-    histogram::{Distribution, Histogram},
-};
+use super::{Distribution, Times, histogram::Histogram};
 use crate::coalesce::Trigger;
 use std::{
     fmt,
@@ -64,8 +61,12 @@ impl CoalesceBook {
                 trigger,
                 batches: self.triggers[trigger as usize].load(Relaxed),
             }),
-            waits: Distribution::of([&self.waits]).times(),
+            waits: Times::default(),
         }
+    }
+
+    pub(super) fn waits(&self) -> Distribution {
+        Distribution::of([&self.waits])
     }
 }
 

@@ -1,3 +1,4 @@
+use super::Distribution;
 use crate::lanes::Lane;
 use std::{
     sync::atomic::{AtomicU64, Ordering::Relaxed},
@@ -9,7 +10,7 @@ const STEPS: u64 = 8;
 const STEP_BITS: u32 = STEPS.trailing_zeros();
 /// Times are counted in microseconds, up to 2^36 of them (19 hours); longer ones fall into the last bucket.
 const MAX_BITS: u32 = 36;
-const BUCKETS: usize = ((MAX_BITS - STEP_BITS + 1) as u64 * STEPS) as usize;
+pub(super) const BUCKETS: usize = ((MAX_BITS - STEP_BITS + 1) as u64 * STEPS) as usize;
 
 /// A log-linear histogram of times: fixed memory, lock-free, 2 to 3 additions per time.
 #[derive(Debug)]
@@ -52,49 +53,6 @@ impl Histogram {
     }
 }
 
-/// The sum of one or more histograms at one moment.
-pub(super) struct Distribution {
-    buckets: [u64; BUCKETS],
-    sum_us: u64,
-    max_us: u64,
-}
-
-impl Distribution {
-    pub(super) fn of<'a>(histograms: impl IntoIterator<Item = &'a Histogram>) -> Self {
-        let mut total = Self { buckets: [0; BUCKETS], sum_us: 0, max_us: 0 };
-        for histogram in histograms {
-            histogram.add_to(&mut total);
-        }
-        total
-    }
-
-    pub(super) fn times(&self) -> Times {
-        let count = self.buckets.iter().sum();
-        Times {
-            count,
-            sum: Duration::from_micros(self.sum_us),
-            p50: self.quantile(0.50, count),
-            p95: self.quantile(0.95, count),
-            p99: self.quantile(0.99, count),
-            max: Duration::from_micros(self.max_us),
-        }
-    }
-
-    /// The middle of the bucket that holds the quantile; never above the longest time seen.
-    fn quantile(&self, q: f64, count: u64) -> Duration {
-        let rank = (q * count as f64).ceil().max(1.0) as u64;
-        let mut seen = 0;
-        for (index, bucket) in self.buckets.iter().enumerate() {
-            seen += bucket;
-            if seen >= rank {
-                let (low, width) = bounds_of(index);
-                return Duration::from_micros((low + width / 2).min(self.max_us));
-            }
-        }
-        Duration::ZERO
-    }
-}
-
 #[inline]
 fn bucket_of(us: u64) -> usize {
     if us < STEPS {
@@ -105,7 +63,7 @@ fn bucket_of(us: u64) -> usize {
 }
 
 /// The lowest value of a bucket, and its width.
-fn bounds_of(index: usize) -> (u64, u64) {
+pub(super) const fn bounds_of(index: usize) -> (u64, u64) {
     let index = index as u64;
     if index < STEPS {
         return (index, 1);
@@ -114,41 +72,9 @@ fn bounds_of(index: usize) -> (u64, u64) {
     ((STEPS + index % STEPS) << exponent, 1 << exponent)
 }
 
-/// A distribution of times. Quantiles are right to within a sixteenth.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
-#[non_exhaustive]
-pub struct Times {
-    /// How many there were.
-    pub count: u64,
-    /// All of them together.
-    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::record::snapshot::seconds"))]
-    pub sum: Duration,
-    /// Half of them were no longer than this.
-    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::record::snapshot::seconds"))]
-    pub p50: Duration,
-    /// 95 % of them were no longer than this.
-    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::record::snapshot::seconds"))]
-    pub p95: Duration,
-    /// 99 % of them were no longer than this.
-    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::record::snapshot::seconds"))]
-    pub p99: Duration,
-    /// The longest, exactly.
-    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::record::snapshot::seconds"))]
-    pub max: Duration,
-}
-
-impl Times {
-    /// The mean, exactly (to the microsecond); `None` where there were none.
-    pub fn mean(&self) -> Option<Duration> {
-        let nanos = self.sum.as_nanos().checked_div(self.count.into())?;
-        Some(Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)))
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::Times, *};
 
     #[test]
     fn buckets_follow_on_one_another() {
@@ -161,6 +87,19 @@ mod tests {
             next = low + width;
         }
         assert_eq!(next, 1 << MAX_BITS);
+    }
+
+    /// So that exporters put nothing into the wrong bucket.
+    #[test]
+    fn exported_bounds_are_bounds_of_buckets() {
+        use crate::export::{INSTRUMENTS, Kind};
+        for instrument in INSTRUMENTS.iter().filter(|instrument| instrument.unit == "s") {
+            let Kind::Histogram(bounds) = instrument.kind else { continue };
+            for bound in bounds {
+                let us = (bound * 1e6).round() as u64;
+                assert_eq!(bounds_of(bucket_of(us)).0, us, "{}: {bound}", instrument.name);
+            }
+        }
     }
 
     #[test]

@@ -27,25 +27,38 @@
 //! # }
 //! ```
 //!
+//! The rates count from the start; those of the [last minute](Snapshot::last_minute), and of any span
+//! [between two snapshots](Snapshot::delta), say how it is now. [`Snapshot::arms`] shows the two sides of a
+//! [`Rollout`](crate::Rollout). Who wants each record takes them from a [`RecordRing`].
+//!
 //! Records are written by a drop guard, so a call that its caller gave up is counted too. Memory is fixed:
 //! counters and histograms, about 30 KiB, and another 2.3 KiB for each processor, so that threads do not have to
 //! take turns; however many calls there are.
 
+mod arms;
 mod coalesced;
+mod detail;
+mod distribution;
 mod histogram;
+mod recent;
+mod ring;
 mod snapshot;
 mod statistics;
+mod tokens;
 mod usage;
 
 pub use self::{
+    arms::{ArmSummary, Arms},
     coalesced::{Coalesced, TriggerCount},
-    histogram::Times,
-    snapshot::{Attempts, Calls, FallbackCounts, Snapshot, Tokens, Wait},
+    distribution::Times,
+    recent::{Recent, RecentAttempts, RecentCalls},
+    ring::{RecordReader, RecordRing},
+    snapshot::{Attempts, Calls, Cooldowns, FallbackCounts, Snapshot, Tokens, Wait},
     statistics::Statistics,
     usage::Usage,
 };
 
-pub(crate) use self::usage::Settle;
+pub(crate) use self::{detail::Detail, distribution::Distribution, usage::Settle};
 
 #[cfg(feature = "serde")]
 pub(crate) use self::snapshot::optional_seconds;
@@ -80,6 +93,32 @@ pub enum Outcome {
 
 impl Outcome {
     pub(crate) const COUNT: usize = 8;
+
+    /// All outcomes, in the order of the tables.
+    pub const ALL: [Self; Self::COUNT] = [
+        Self::Accepted,
+        Self::Throttled,
+        Self::Overloaded,
+        Self::Failed,
+        Self::Refused,
+        Self::Exhausted,
+        Self::Rejected,
+        Self::Cancelled,
+    ];
+
+    /// The name in logs and tables.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Throttled => "throttled",
+            Self::Overloaded => "overloaded",
+            Self::Failed => "failed",
+            Self::Refused => "refused",
+            Self::Exhausted => "exhausted",
+            Self::Rejected => "rejected",
+            Self::Cancelled => "cancelled",
+        }
+    }
 }
 
 impl From<Verdict> for Outcome {
@@ -104,6 +143,19 @@ pub enum Arm {
     Treated,
     /// Outside: the call went straight through.
     Control,
+}
+
+impl Arm {
+    /// Both arms, in the order of the tables.
+    pub const ALL: [Self; 2] = [Self::Treated, Self::Control];
+
+    /// The name in logs and tables.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Treated => "treated",
+            Self::Control => "control",
+        }
+    }
 }
 
 /// One attempt. Fixed size, `Copy`.

@@ -1,4 +1,4 @@
-use super::{Coalesced, FallbackReason, Times};
+use super::{Arm, Coalesced, Detail, FallbackReason, Outcome, Recent, Times};
 use crate::WaitReason;
 use std::{fmt, time::Duration};
 
@@ -25,12 +25,37 @@ pub struct Snapshot {
     /// (the cooldown, or a micro-batch that is alone) did not make wait; in a stack, one and the same call may
     /// have waited for its group as well.
     pub waits: [Wait; WaitReason::ALL.len()],
+    /// How often gates closed.
+    pub cooldowns: Cooldowns,
     /// What callers reported through [`Usage`](super::Usage).
     pub tokens: Tokens,
     /// 429s since the last success, inside the rollout.
     pub consecutive_429s: u64,
     /// The longest run of 429s without a success between, inside the rollout.
     pub peak_consecutive_429s: u64,
+    /// What ended in the last minute.
+    pub last_minute: Recent,
+    #[cfg_attr(feature = "serde", serde(skip))]
+    pub(crate) detail: Box<Detail>,
+}
+
+/// How often gates closed, by what said for how long. One that is closed and closes for longer, because of an answer
+/// to a call that left before, does not count again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct Cooldowns {
+    /// The server.
+    pub rate_limit: u64,
+    /// The policy, or somebody [by hand](crate::Handle::cool_for).
+    pub adaptive: u64,
+}
+
+impl Cooldowns {
+    /// All of them.
+    pub const fn total(&self) -> u64 {
+        self.rate_limit.saturating_add(self.adaptive)
+    }
 }
 
 /// How attempts ended, and how long they took.
@@ -57,6 +82,20 @@ impl Attempts {
     /// All of them.
     pub const fn total(&self) -> u64 {
         self.finished() + self.cancelled
+    }
+
+    /// Those that ended so.
+    pub const fn count(&self, outcome: Outcome) -> u64 {
+        match outcome {
+            Outcome::Accepted => self.accepted,
+            Outcome::Throttled => self.throttled,
+            Outcome::Overloaded => self.overloaded,
+            Outcome::Failed => self.failed,
+            Outcome::Refused => self.refused,
+            Outcome::Exhausted => self.exhausted,
+            Outcome::Rejected => self.rejected,
+            Outcome::Cancelled => self.cancelled,
+        }
     }
 
     /// All that were not given up by their caller.
@@ -190,6 +229,14 @@ impl Snapshot {
         self.attempts.service.mean()
     }
 
+    /// The attempts on this side of the rollout.
+    pub const fn arm(&self, arm: Arm) -> &Attempts {
+        match arm {
+            Arm::Treated => &self.attempts,
+            Arm::Control => &self.control,
+        }
+    }
+
     /// How long calls waited for this reason.
     pub fn wait(&self, reason: WaitReason) -> Times {
         self.waits[reason as usize].times
@@ -200,6 +247,8 @@ impl Snapshot {
         tracing::info!(
             success_rate = self.success_rate(),
             fallback_rate = self.fallback_rate(),
+            recent_success_rate = self.last_minute.success_rate(),
+            recent_fallback_rate = self.last_minute.fallback_rate(),
             calls = self.calls.total(),
             attempts = self.attempts.total(),
             throttled = self.attempts.throttled,
@@ -240,9 +289,13 @@ fn millis(time: Duration) -> f64 {
 impl fmt::Display for Snapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let percent = |rate: Option<f64>| rate.map_or("-".into(), |rate| format!("{:.1} %", rate * 100.0));
-        writeln!(f, "success rate     {}", percent(self.success_rate()))?;
+        let recent = |rate: Option<f64>| {
+            rate.map_or_else(String::new, |rate| format!(", {} in the last minute", percent(Some(rate))))
+        };
+        let (success, fallback) = (self.last_minute.success_rate(), self.last_minute.fallback_rate());
+        writeln!(f, "success rate     {}{}", percent(self.success_rate()), recent(success))?;
         if self.calls.total() > 0 {
-            writeln!(f, "fallback rate    {}", percent(self.fallback_rate()))?;
+            writeln!(f, "fallback rate    {}{}", percent(self.fallback_rate()), recent(fallback))?;
             self.fmt_calls(f)?;
         }
         if self.batched.count > 0 {
@@ -340,7 +393,7 @@ fn fmt_times(f: &mut fmt::Formatter<'_>, name: &str, times: &Times) -> fmt::Resu
     )
 }
 
-fn ms(time: Duration) -> String {
+pub(super) fn ms(time: Duration) -> String {
     format!("{:.1} ms", millis(time))
 }
 

@@ -1,8 +1,7 @@
 use super::{
-    Arm, Attempts, CallOutcome, CallRecord, Calls, FallbackCounts, FallbackReason, Outcome, Snapshot, Times,
-    Tokens, Wait,
-    coalesced::CoalesceBook,
-    histogram::{Distribution, Histogram},
+    Arm, Attempts, CallOutcome, CallRecord, Calls, Cooldowns, Detail, Distribution, FallbackCounts,
+    FallbackReason, Outcome, Recent, RecentAttempts, RecentCalls, RecordRing, Snapshot, Times, Wait,
+    coalesced::CoalesceBook, histogram::Histogram, recent::Notes, tokens::TokenBook,
 };
 use crate::{
     WaitReason,
@@ -17,6 +16,7 @@ use std::{
     },
     time::Duration,
 };
+use tokio::time::Instant;
 
 /// The book that the layers keep: lock-free, of fixed size, shared by its clones.
 ///
@@ -34,10 +34,13 @@ struct Book {
     coalesced: CoalesceBook,
     calls: CallBook,
     tokens: TokenBook,
+    /// That the server asked for, and that the policy chose.
+    cooldowns: [AtomicU64; 2],
     consecutive_429s: AtomicU64,
     peak_consecutive_429s: AtomicU64,
     /// A cooldown writes its attempts here; see `claim_attempts`.
     attempts_claimed: AtomicBool,
+    notes: Notes,
     observer: Option<Observer>,
 }
 
@@ -68,12 +71,6 @@ struct CallBook {
     response: Histogram,
 }
 
-struct TokenBook {
-    input: AtomicU64,
-    output: AtomicU64,
-    reports: AtomicU64,
-}
-
 fn zeros<const N: usize>() -> [AtomicU64; N] {
     [const { AtomicU64::new(0) }; N]
 }
@@ -92,15 +89,13 @@ impl ArmBook {
         }
     }
 
+    fn count(&self, outcome: Outcome) -> u64 {
+        let straight = self.straight.iter().map(|straight| &straight.outcomes);
+        straight.chain([&self.outcomes]).map(|outcomes| outcomes[outcome as usize].load(Relaxed)).sum()
+    }
+
     fn attempts(&self) -> Attempts {
-        let count = |outcome: Outcome| {
-            let straight = self.straight.iter().map(|straight| &straight.outcomes);
-            straight.chain([&self.outcomes]).map(|outcomes| outcomes[outcome as usize].load(Relaxed)).sum()
-        };
-        let times = |waited| {
-            let straight = self.straight.iter().map(|straight| &straight.times);
-            Distribution::of(straight.chain([waited])).times()
-        };
+        let count = |outcome| self.count(outcome);
         Attempts {
             accepted: count(Outcome::Accepted),
             throttled: count(Outcome::Throttled),
@@ -110,8 +105,7 @@ impl ArmBook {
             exhausted: count(Outcome::Exhausted),
             rejected: count(Outcome::Rejected),
             cancelled: count(Outcome::Cancelled),
-            response: times(&self.waited_response),
-            service: times(&self.waited_service),
+            ..Attempts::default()
         }
     }
 }
@@ -119,6 +113,23 @@ impl ArmBook {
 impl Straight {
     fn new() -> Self {
         Self { outcomes: zeros(), times: Histogram::new() }
+    }
+}
+
+impl Book {
+    fn counts(&self) -> Recent {
+        let [attempts, control] =
+            self.arms.each_ref().map(|arm| RecentAttempts::from_counts(|o| arm.count(o)));
+        let sum = |counters: &[AtomicU64]| counters.iter().map(|counter| counter.load(Relaxed)).sum();
+        let calls = RecentCalls {
+            primary: self.calls.primary.load(Relaxed),
+            fallback: sum(&self.calls.served),
+            fallback_failed: sum(&self.calls.fallback_failed),
+            failed: sum(&self.calls.failed),
+            refused: self.calls.refused.load(Relaxed),
+            cancelled: self.calls.cancelled.load(Relaxed),
+        };
+        Recent { attempts, control, calls }
     }
 }
 
@@ -133,6 +144,12 @@ impl Statistics {
     /// The observer runs where the call ends, or in its `drop`: it has to be quick and must not panic.
     pub fn with_observer(observer: impl Fn(&CallRecord) + Send + Sync + 'static) -> Self {
         Self::build(Some(Box::new(observer)))
+    }
+
+    /// An empty book that also writes every record into this ring.
+    pub fn with_ring(ring: &RecordRing) -> Self {
+        let ring = ring.clone();
+        Self::with_observer(move |record| ring.push(record))
     }
 
     fn build(observer: Option<Observer>) -> Self {
@@ -150,14 +167,12 @@ impl Statistics {
                 failed: zeros(),
                 response: Histogram::new(),
             },
-            tokens: TokenBook {
-                input: AtomicU64::new(0),
-                output: AtomicU64::new(0),
-                reports: AtomicU64::new(0),
-            },
+            tokens: TokenBook::new(),
+            cooldowns: zeros(),
             consecutive_429s: AtomicU64::new(0),
             peak_consecutive_429s: AtomicU64::new(0),
             attempts_claimed: AtomicBool::new(false),
+            notes: Notes::new(),
             observer,
         };
         Self { book: Arc::new(book) }
@@ -166,6 +181,7 @@ impl Statistics {
     /// Counts one attempt.
     #[inline]
     pub fn record(&self, record: &CallRecord) {
+        self.book.notes.pass(record.finished, || self.book.counts());
         // A cancelled call has no response time, and a rejected one was never sent.
         let answered = !matches!(record.outcome, Outcome::Cancelled | Outcome::Rejected);
         if answered && record.waited.is_zero() {
@@ -233,6 +249,12 @@ impl Statistics {
 
     /// Counts one call through a fallback, and how long it took from the caller's side.
     pub fn record_call(&self, outcome: CallOutcome, response: Duration) {
+        self.record_call_at(outcome, response, Instant::now());
+    }
+
+    /// The same for one that ended just `now`.
+    pub(crate) fn record_call_at(&self, outcome: CallOutcome, response: Duration, now: Instant) {
+        self.book.notes.pass(now, || self.book.counts());
         let calls = &self.book.calls;
         add_one(match outcome {
             CallOutcome::Primary => &calls.primary,
@@ -247,11 +269,13 @@ impl Statistics {
         }
     }
 
+    /// A gate has closed.
+    pub(crate) fn record_cooldown(&self, reason: WaitReason) {
+        add_one(&self.book.cooldowns[usize::from(reason != WaitReason::RateLimit)]);
+    }
+
     pub(crate) fn add_tokens(&self, input: u64, output: u64) {
-        let tokens = &self.book.tokens;
-        tokens.input.fetch_add(input, Relaxed);
-        tokens.output.fetch_add(output, Relaxed);
-        add_one(&tokens.reports);
+        self.book.tokens.add(input, output);
     }
 
     /// A cooldown claims the attempts in this book: other layers that share it leave them to the cooldown.
@@ -270,31 +294,44 @@ impl Statistics {
     pub fn snapshot(&self) -> Snapshot {
         let [attempts, control] =
             [Arm::Treated, Arm::Control].map(|arm| self.book.arms[arm as usize].attempts());
-        let waits = WaitReason::ALL.map(|reason| Wait { reason, times: self.waits(reason) });
         Snapshot {
             calls: self.calls(),
             attempts,
             control,
-            batched: Distribution::of([&self.book.batched]).times(),
+            batched: Times::default(),
             coalesced: self.book.coalesced.read(),
-            waits,
-            tokens: Tokens {
-                input: self.book.tokens.input.load(Relaxed),
-                output: self.book.tokens.output.load(Relaxed),
-                reports: self.book.tokens.reports.load(Relaxed),
+            waits: WaitReason::ALL.map(|reason| Wait { reason, times: Times::default() }),
+            cooldowns: Cooldowns {
+                rate_limit: self.book.cooldowns[0].load(Relaxed),
+                adaptive: self.book.cooldowns[1].load(Relaxed),
             },
+            tokens: self.book.tokens.read(),
             consecutive_429s: self.book.consecutive_429s.load(Relaxed),
             peak_consecutive_429s: self.book.peak_consecutive_429s.load(Relaxed),
+            last_minute: self.book.notes.since(&self.book.counts(), Instant::now()),
+            detail: Box::new(self.detail()),
         }
+        .with_times()
     }
 
-    fn waits(&self, reason: WaitReason) -> Times {
-        if reason == WaitReason::Normal {
-            let straight = self.book.arms[Arm::Treated as usize].straight.iter();
-            let count = Distribution::of(straight.map(|straight| &straight.times)).times().count;
-            return Times { count, ..Times::default() };
+    fn detail(&self) -> Detail {
+        let Book { arms, waits, batched, coalesced, calls, tokens, .. } = &*self.book;
+        // The lanes are read once: there may be many.
+        let straight = arms.each_ref().map(|arm| Distribution::of(arm.straight.iter().map(|s| &s.times)));
+        let with = |waited: fn(&ArmBook) -> &Histogram| {
+            std::array::from_fn(|arm| straight[arm].plus(&Distribution::of([waited(&arms[arm])])))
+        };
+        let mut waits = waits.each_ref().map(|waits| Distribution::of([waits]));
+        waits[WaitReason::Normal as usize].buckets[0] = straight[Arm::Treated as usize].count();
+        Detail {
+            response: with(|arm| &arm.waited_response),
+            service: with(|arm| &arm.waited_service),
+            calls: Distribution::of([&calls.response]),
+            batched: Distribution::of([batched]),
+            coalesced: coalesced.waits(),
+            waits,
+            tokens: tokens.classes(),
         }
-        Distribution::of([&self.book.waits[reason as usize]]).times()
     }
 
     fn calls(&self) -> Calls {
@@ -309,7 +346,7 @@ impl Statistics {
                 fallback_failed: calls.fallback_failed[reason as usize].load(Relaxed),
                 not_tried: calls.failed[reason as usize].load(Relaxed),
             }),
-            response: Distribution::of([&calls.response]).times(),
+            response: Times::default(),
         }
     }
 }

@@ -1,14 +1,11 @@
 //! One by one; all of them at once and at random in `random.rs`.
 
 use crate::{
-    inner::{Answer, Fault, Inner, Reply, ask, ask_all, assert_answered, coalesce, layer, tasks},
+    inner::{Fault, Inner, Reply, ask, ask_all, assert_answered, coalesce, layer, tasks},
     support::{count_polls, ms, secs, settle},
 };
 use futures::FutureExt;
-use std::{
-    sync::atomic::Ordering::SeqCst,
-    task::{Context, Waker},
-};
+use std::sync::atomic::Ordering::SeqCst;
 use tokio::time::Instant;
 use tower::{Layer, Service, ServiceExt, limit::ConcurrencyLimit};
 use tower_cooldown::coalesce::{BatchError, Linger};
@@ -169,16 +166,6 @@ async fn no_waker_is_lost_and_nobody_polls_for_nothing() {
     for polls in polls {
         assert!(polls.load(SeqCst) <= 2, "in two hours: {}", polls.load(SeqCst));
     }
-}
-
-#[tokio::test(start_paused = true)]
-async fn the_last_waker_is_the_one_that_is_woken() {
-    let inner = Inner::taking(ms(5));
-    let mut call = coalesce(&inner, 4).call(7);
-    // Polled by one task first, and then by another.
-    assert!(call.poll_unpin(&mut Context::from_waker(Waker::noop())).is_pending());
-    let moved = tokio::spawn(call);
-    assert!(matches!(moved.await.unwrap(), Ok(Answer(7))));
 }
 
 #[tokio::test(start_paused = true)]

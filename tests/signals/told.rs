@@ -1,14 +1,13 @@
 //! Counters that the server tells, counted down by the gate: through the real layer, on a virtual clock.
 
-use super::{ms, secs};
+use crate::support::{closed_loop, ms, secs};
 use http::Request;
 use std::time::Duration;
-use tokio::time::{Instant, sleep_until};
-use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt, retry::RetryLayer, service_fn};
+use tokio::time::Instant;
+use tower::{BoxError, Layer, Service, ServiceExt, service_fn};
 use tower_cooldown::{
     AdaptiveCooldownLayer,
     policy::{Known, Ladder, Learned, Policy, Quota},
-    retry::RetryPolicy,
     testing::{Counts, HintStyle, Limit, Upstream},
 };
 
@@ -19,25 +18,13 @@ fn unpaced() -> Known {
     Known::new(Quota::new(1_000_000, ms(1)).unwrap())
 }
 
-/// Thirty-two callers that call as often as they are answered, for ten minutes. What was counted after the first window.
+/// For ten windows after the first.
 async fn after_the_first_window(
     upstream: &Upstream,
     policy: impl Policy + 'static,
     window: Duration,
 ) -> Counts {
-    let start = Instant::now();
-    let client = ServiceBuilder::new()
-        .layer(RetryLayer::new(RetryPolicy::new().max_retries(u32::MAX).without_budget()))
-        .layer(AdaptiveCooldownLayer::with_policy(policy))
-        .service(upstream.clone());
-    for _ in 0..32 {
-        let client = client.clone();
-        tokio::spawn(async move { while client.clone().oneshot(Request::new(())).await.is_ok() {} });
-    }
-    sleep_until(start + window).await;
-    let first = upstream.counts();
-    sleep_until(start + window * 11).await;
-    upstream.counts().since(first)
+    closed_loop(upstream, policy, window, window * 11).await
 }
 
 fn upstreams() -> Vec<(&'static str, Upstream, f64, Duration)> {

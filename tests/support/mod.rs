@@ -24,6 +24,8 @@ use tokio::{
 };
 use tower::{BoxError, Service, ServiceExt};
 use tower_cooldown::policy::{Known, Quota};
+#[cfg(feature = "testing")]
+use tower_cooldown::{AdaptiveCooldownLayer, retry::RetryPolicy};
 
 pub const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
@@ -46,6 +48,30 @@ pub fn every(interval: Duration) -> Known {
 /// The request with this number, which [`Upstream`] reads back from the path.
 pub fn request(id: u64) -> Request<()> {
     Request::builder().uri(format!("/{id}")).body(()).unwrap()
+}
+
+/// Thirty-two callers that call as often as they are answered, and again what is refused. What the upstream counted
+/// between `warm` and `end`, from now on.
+#[cfg(feature = "testing")]
+pub async fn closed_loop(
+    upstream: &tower_cooldown::testing::Upstream,
+    policy: impl tower_cooldown::policy::Policy + 'static,
+    warm: Duration,
+    end: Duration,
+) -> tower_cooldown::testing::Counts {
+    let start = Instant::now();
+    let client = tower::ServiceBuilder::new()
+        .layer(tower::retry::RetryLayer::new(RetryPolicy::new().max_retries(u32::MAX).without_budget()))
+        .layer(AdaptiveCooldownLayer::with_policy(policy))
+        .service(upstream.clone());
+    for _ in 0..32 {
+        let client = client.clone();
+        tokio::spawn(async move { while client.clone().oneshot(Request::new(())).await.is_ok() {} });
+    }
+    sleep_until(start + warm).await;
+    let first = upstream.counts();
+    sleep_until(start + end).await;
+    upstream.counts().since(first)
 }
 
 /// A call in a task of its own: what came of it, and how long that took.
@@ -158,10 +184,37 @@ struct Shared<E> {
     start: Instant,
     answer: Mutex<Answer<E>>,
     calls: Mutex<Vec<Call>>,
+    /// Where to panic next, once.
+    panics_in: Mutex<Option<Place>>,
     ready_polls: AtomicUsize,
     clones: AtomicUsize,
+    instances: AtomicUsize,
     in_flight: AtomicUsize,
     peak: AtomicUsize,
+}
+
+/// A part of a service that can go wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    PollReady,
+    Call,
+    Future,
+    /// The drop of a future that has not ended.
+    Drop,
+}
+
+impl<E> Shared<E> {
+    fn check(&self, place: Place) {
+        let due = {
+            let mut panics_in = self.panics_in.lock().unwrap();
+            let due = *panics_in == Some(place);
+            if due {
+                *panics_in = None;
+            }
+            due
+        };
+        assert!(!due, "told to panic in {place:?}");
+    }
 }
 
 impl<B, E> UpstreamOf<B, E> {
@@ -170,8 +223,10 @@ impl<B, E> UpstreamOf<B, E> {
             start: Instant::now(),
             answer: Mutex::new(Box::new(answer)),
             calls: Mutex::default(),
+            panics_in: Mutex::new(None),
             ready_polls: AtomicUsize::new(0),
             clones: AtomicUsize::new(0),
+            instances: AtomicUsize::new(1),
             in_flight: AtomicUsize::new(0),
             peak: AtomicUsize::new(0),
         };
@@ -217,6 +272,16 @@ impl<B, E> UpstreamOf<B, E> {
         self.shared.clones.load(SeqCst)
     }
 
+    /// Instances that live, this one among them.
+    pub fn instances(&self) -> usize {
+        self.shared.instances.load(SeqCst)
+    }
+
+    /// Panics the next time that it comes there.
+    pub fn panic_once_in(&self, place: Place) {
+        *self.shared.panics_in.lock().unwrap() = Some(place);
+    }
+
     /// Calls whose future lives.
     pub fn in_flight(&self) -> usize {
         self.shared.in_flight.load(SeqCst)
@@ -231,7 +296,14 @@ impl<B, E> UpstreamOf<B, E> {
 impl<B, E> Clone for UpstreamOf<B, E> {
     fn clone(&self) -> Self {
         self.shared.clones.fetch_add(1, SeqCst);
+        self.shared.instances.fetch_add(1, SeqCst);
         Self { shared: Arc::clone(&self.shared), ready: false, body: PhantomData }
+    }
+}
+
+impl<B, E> Drop for UpstreamOf<B, E> {
+    fn drop(&mut self) {
+        self.shared.instances.fetch_sub(1, SeqCst);
     }
 }
 
@@ -248,12 +320,14 @@ impl<B, E> Service<Request<B>> for UpstreamOf<B, E> {
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), E>> {
         self.shared.ready_polls.fetch_add(1, SeqCst);
+        self.shared.check(Place::PollReady);
         self.ready = true;
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         assert!(std::mem::take(&mut self.ready), "called an instance that was not ready");
+        self.shared.check(Place::Call);
         let at = self.shared.start.elapsed();
         let id = request.uri().path().trim_start_matches('/').parse().unwrap_or(0);
         let call = {
@@ -268,7 +342,7 @@ impl<B, E> Service<Request<B>> for UpstreamOf<B, E> {
             until: Instant::now() + reply.latency,
             timer: None,
             result: Some(reply.result),
-            _in_flight: InFlight::enter(Arc::clone(&self.shared)),
+            in_flight: InFlight::enter(Arc::clone(&self.shared)),
         }
     }
 }
@@ -278,7 +352,7 @@ pub struct Answering<E> {
     until: Instant,
     timer: Option<Pin<Box<Sleep>>>,
     result: Option<Result<Response<String>, E>>,
-    _in_flight: InFlight<E>,
+    in_flight: InFlight<E>,
 }
 
 impl<E> Unpin for Answering<E> {}
@@ -287,6 +361,7 @@ impl<E> Future for Answering<E> {
     type Output = Result<Response<String>, E>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.in_flight.0.check(Place::Future);
         if self.until > Instant::now() {
             let until = self.until;
             ready!(self.timer.get_or_insert_with(|| Box::pin(sleep_until(until))).as_mut().poll(cx));
@@ -302,6 +377,14 @@ impl<E> InFlight<E> {
         let now = shared.in_flight.fetch_add(1, SeqCst) + 1;
         shared.peak.fetch_max(now, SeqCst);
         Self(shared)
+    }
+}
+
+impl<E> Drop for Answering<E> {
+    fn drop(&mut self) {
+        if self.result.is_some() && !std::thread::panicking() {
+            self.in_flight.0.check(Place::Drop);
+        }
     }
 }
 

@@ -1,5 +1,8 @@
 use super::gates::Gates;
-use crate::{cooldown::Handle, record::Statistics};
+use crate::{
+    cooldown::{GateSnapshot, Handle},
+    record::Statistics,
+};
 use std::{fmt, hash::Hash, sync::Arc, time::Duration};
 use tokio::time::Instant;
 
@@ -14,8 +17,7 @@ impl KeyedHandle {
         Self { gates }
     }
 
-    /// How many keys there are. At most [`max_keys`](super::KeyedCooldownLayer::max_keys), give or take one per
-    /// thread.
+    /// How many keys there are. At most [`max_keys`](super::KeyedCooldownLayer::max_keys).
     pub fn len(&self) -> usize {
         self.gates.len()
     }
@@ -28,6 +30,11 @@ impl KeyedHandle {
     /// The gate of this key, if there is one. As long as the handle is kept, so is the gate.
     pub fn get<K: Hash + ?Sized>(&self, key: &K) -> Option<Handle> {
         self.gates.get(self.gates.key(key)).map(Handle::new)
+    }
+
+    /// Shows the state of each gate to `look`, that of the overflow too, in no order. It looks through all of them.
+    pub fn for_each(&self, mut look: impl FnMut(&GateSnapshot)) {
+        self.gates.for_each(|gate| look(&Handle::new(Arc::clone(gate)).snapshot()));
     }
 
     /// The gate for the calls of keys for which there is no room.

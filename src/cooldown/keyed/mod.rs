@@ -35,16 +35,17 @@
 //! # Keys
 //!
 //! A key is found by a closure `Fn(&Request) -> K` with `K: Hash`, by one of the ready-made ones in [`by`], or by a
-//! tuple of them. It is hashed at once, with random seeds, to 128 bits; the key itself is never kept or logged. So
+//! tuple of them. It is hashed at once, with a random seed, to 64 bits; the key itself is never kept or logged. So
 //! its size does not matter, and credentials are safe. (Keys whose `Hash` writes the same share a gate.)
 //!
 //! # Memory
 //!
-//! Bounded by [`max_keys`](KeyedCooldownLayer::max_keys). When they are reached, the gate that is least in use makes
-//! room for the next (by the [S3-FIFO](https://s3fifo.com) rules, so that keys which come once do not drive out those
-//! which come again). A gate that is closed, has calls waiting or in flight, or is held by a
-//! [`Handle`](crate::Handle) or a [layer of its own](KeyedCooldownLayer::for_key), is never forgotten. If all of them
-//! are so, new keys share one more gate, the *overflow*, which has the same settings. Gates that were idle for long
+//! Bounded by [`max_keys`](KeyedCooldownLayer::max_keys). When they are reached, a gate that has been
+//! idle for long makes room for the next: the one that has been so for the longest time of five that are looked at, as
+//! [Redis](https://redis.io/docs/latest/develop/reference/eviction/) does it. (There are up to 64 parts, each with its
+//! share of the keys, so that threads seldom meet; one may be full a little before the others.) A gate that is closed, has calls waiting or in flight, or is held by a
+//! [`Handle`](crate::Handle) or a [layer of its own](KeyedCooldownLayer::for_key), is never forgotten. If none
+//! can be, new keys share one more gate, the *overflow*, which has the same settings. Gates that were idle for long
 //! ([`forget_after`](KeyedCooldownLayer::forget_after)) are forgotten when some new key comes; there is no
 //! background task.
 //!
@@ -66,5 +67,6 @@ mod gates;
 mod handle;
 mod layer;
 mod service;
+mod shard;
 
 pub use self::{by::KeyOf, handle::KeyedHandle, layer::KeyedCooldownLayer, service::KeyedCooldown};

@@ -393,6 +393,10 @@ impl Policy for Learned {
         self.flight.cap().map(|cap| cap as usize)
     }
 
+    fn rate(&self) -> Option<f64> {
+        Self::rate(self)
+    }
+
     fn trusts_readings(&self) -> bool {
         true
     }

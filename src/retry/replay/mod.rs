@@ -22,13 +22,13 @@
 //! # use http_body::Frame;
 //! # type Stream = StreamBody<stream::Iter<std::array::IntoIter<Result<Frame<Bytes>, Infallible>, 2>>>;
 //! # static CALLS: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)]
+//! # async fn main() -> Result<(), BoxError> {
 //! # let client = tower::service_fn(|request: Request<ReplayBody<Stream>>| async move {
 //! #     let text = request.into_body().collect().await?.to_bytes();
 //! #     let first = CALLS.fetch_add(1, std::sync::atomic::Ordering::Relaxed) == 0;
 //! #     Ok::<_, BoxError>(Response::builder().status(if first { 429 } else { 200 }).body(text)?)
 //! # });
-//! # #[tokio::main(flavor = "current_thread", start_paused = true)]
-//! # async fn main() -> Result<(), BoxError> {
 //! let client = ServiceBuilder::new()
 //!     .layer(ReplayLayer::new(64 * 1024))
 //!     .layer(RetryLayer::new(RetryPolicy::new().copy_with(ByReplay)))

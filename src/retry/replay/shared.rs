@@ -142,6 +142,7 @@ impl<B: Body + Unpin> Shared<B> {
     }
 
     /// The next frame for the copy that is read.
+    #[allow(clippy::type_complexity, reason = "what `poll_frame` returns")]
     pub(super) fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,
