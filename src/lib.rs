@@ -18,7 +18,7 @@
 //!     client             hyper, reqwest, a tonic channel, an axum handler, service_fn
 //! ```
 //!
-//! Each is an ordinary [`tower::Layer`], useful alone:
+//! Each is an ordinary [`tower::Layer`], useful alone ([`ServiceBuilderExt`] has them as methods of tower's builder):
 //!
 //! | layer | |
 //! |---|---|
@@ -75,7 +75,7 @@
 //! # If it does not compile
 //!
 //! `ServiceExt`'s methods hide which bound is missing. Call `tower::Service::call(&mut client, request)` in their
-//! place, or put `.check_service::<_, Request, Response, Error>()` after the `ServiceBuilder`, and the compiler says
+//! place, or put `.check_service::<Client, Request, Response, Error>()` before `.service(client)`, and the compiler says
 //! which one, and what to do about it. Most often the body of the request is not `Clone` (see
 //! [`CopyRequest`](retry::CopyRequest)), the inner service is not, or after
 //! [`max_wait`](AdaptiveCooldownLayer::max_wait) the error cannot be made from a [`Rejected`].
@@ -111,6 +111,7 @@
 #[cfg(feature = "body")]
 #[cfg_attr(docsrs, doc(cfg(feature = "body")))]
 pub mod body_hints;
+mod clone_service;
 pub mod coalesce;
 pub mod cooldown;
 pub mod cost;
@@ -127,6 +128,7 @@ pub mod record;
 mod request;
 pub mod retry;
 pub mod rollout;
+mod service_builder;
 pub mod signal;
 #[cfg(feature = "testing")]
 #[cfg_attr(docsrs, doc(cfg(feature = "testing")))]
@@ -137,6 +139,7 @@ mod wakers;
 #[cfg(feature = "body")]
 pub use self::body_hints::{BodyHintsLayer, BodyHintsService};
 pub use self::{
+    clone_service::CloneService,
     coalesce::{Coalesce, CoalesceLayer},
     cooldown::{AdaptiveCooldown, AdaptiveCooldownLayer, Handle},
     cost::Cost,
@@ -144,6 +147,7 @@ pub use self::{
     fallback::{Fallback, FallbackLayer},
     micro_batch::{MicroBatch, MicroBatchLayer},
     rollout::Rollout,
+    service_builder::ServiceBuilderExt,
     signal::Rejected,
     wait_reason::WaitReason,
 };

@@ -8,7 +8,7 @@ use http::Request;
 use std::{collections::VecDeque, time::Duration};
 use support::{closed_loop, secs};
 use tokio::time::Instant;
-use tower::{BoxError, Service, ServiceExt, service_fn};
+use tower::{BoxError, Layer, Service, ServiceExt, service_fn};
 use tower_cooldown::{
     AdaptiveCooldownLayer, Cost,
     policy::{Answer, Learned, Policy, Quota},
@@ -285,6 +285,30 @@ fn whatever_is_answered_the_rate_stays_a_number() {
             let rate = policy.rate();
             assert!(rate.is_none_or(|rate| rate.is_finite() && rate > 0.0), "seed {seed}: {rate:?}");
             assert!(policy.max_in_flight().is_none_or(|most| most > 0), "seed {seed}");
+        }
+    }
+}
+
+/// The quota was used up before the program started: the refusal of its first call says nothing of the pace.
+#[tokio::test(start_paused = true)]
+async fn a_refusal_of_the_very_first_call_does_not_make_it_slow() {
+    for refusals in 1..4 {
+        for wait in ["200", ""] {
+            let mut left = refusals;
+            let client = service_fn(move |_: Request<()>| {
+                let mut response = http::Response::builder();
+                if left > 0 {
+                    left -= 1;
+                    response = response.status(429).header("retry-after-ms", wait);
+                }
+                async move { Ok::<_, BoxError>(response.body(())?) }
+            });
+            let mut client = AdaptiveCooldownLayer::with_policy(Learned::new()).layer(client);
+            let start = Instant::now();
+            for _ in 0..20 {
+                client.ready().await.unwrap().call(Request::new(())).await.unwrap();
+            }
+            assert!(start.elapsed() < secs(20), "{refusals} {wait}: {:?}", start.elapsed());
         }
     }
 }

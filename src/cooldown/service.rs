@@ -7,7 +7,7 @@ use super::{
     ready::{Sight, Watch},
 };
 use crate::{
-    Cost, WaitReason,
+    CloneService, Cost, WaitReason,
     cost::{CostOf, OneRequest},
     deferred::{Deferred, Inner},
     policy::later,
@@ -61,7 +61,7 @@ impl<S, C, R, A, W, D> AdaptiveCooldown<S, C, R, A, W, D> {
 
 impl<S, Req, C, R, A, W, D> Service<Req> for AdaptiveCooldown<S, C, R, A, W, D>
 where
-    S: Service<Req> + Clone,
+    S: Service<Req> + CloneService,
     C: Classify<S::Response, S::Error> + Clone,
     R: Reject<S::Response, S::Error> + Clone,
     A: Admit<Req>,

@@ -4,6 +4,7 @@ use super::{
     member::{Member, Shared},
 };
 use crate::{
+    CloneService,
     deferred::Inner,
     rollout::{Admit, Everyone},
     signal::{Classify, HttpClassifier},
@@ -45,7 +46,7 @@ impl<S, C, A> MicroBatch<S, C, A> {
 
 impl<S, Req, C, A> Service<Req> for MicroBatch<S, C, A>
 where
-    S: Service<Req> + Clone,
+    S: Service<Req> + CloneService,
     C: Classify<S::Response, S::Error> + Clone,
     A: Admit<Req>,
 {

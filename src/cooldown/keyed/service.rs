@@ -1,6 +1,6 @@
 use super::{KeyOf, gates::Gates};
 use crate::{
-    WaitReason,
+    CloneService, WaitReason,
     cooldown::{NeverReject, NoDeadline, Reject, ResponseFuture, TimeLeft, anchor::GateRef, layer::Options},
     cost::{CostOf, OneRequest},
     deferred::Inner,
@@ -55,7 +55,7 @@ impl<S, F, C, R, A, W, D> KeyedCooldown<S, F, C, R, A, W, D> {
 
 impl<S, Req, F, C, R, A, W, D> Service<Req> for KeyedCooldown<S, F, C, R, A, W, D>
 where
-    S: Service<Req> + Clone,
+    S: Service<Req> + CloneService,
     F: KeyOf<Req>,
     C: Classify<S::Response, S::Error> + Clone,
     R: Reject<S::Response, S::Error> + Clone,

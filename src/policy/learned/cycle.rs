@@ -130,7 +130,7 @@ impl Cycle {
             pause,
             reopened,
         };
-        if measured.is_meaningful() {
+        if measured.is_meaningful() || granted == 0 {
             self.early = Span::default();
             self.recent = Span { start: Some(reopened), granted: self.after, idle: 0.0 };
         } else {

@@ -274,7 +274,9 @@ impl Learned {
             self.first_wait *= 0.85;
         }
         self.memory = (0.95 * self.memory).max(measured.outage + measured.run.min(3.0 * measured.outage));
-        if self.starting {
+        if self.starting && measured.granted == 0 {
+            // The quota was used up before the first call came. Nothing is known of it yet.
+        } else if self.starting {
             self.starting = false;
             // After a short outage it was about right, or a bucket that ran empty.
             let short = measured.outage < 4.0 * self.round_trip;
