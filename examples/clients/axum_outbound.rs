@@ -77,6 +77,6 @@ pub(crate) async fn run() -> Result<Snapshot, BoxError> {
 
 async fn ask(State(app): State<App>, request: Request) -> Response {
     let outbound = Request::post(&app.upstream_uri).body(request.into_body());
-    let answer = async { Ok::<_, BoxError>(app.upstream.oneshot(outbound?).await?) };
+    let answer = async { app.upstream.oneshot(outbound?).await };
     answer.await.unwrap_or_else(|error| (StatusCode::BAD_GATEWAY, error.to_string()).into_response())
 }
