@@ -29,6 +29,8 @@
 //! | `BodyHintsLayer` (feature `body`) | reads limits that are told in the body |
 //! | [`RetryPolicy`](retry::RetryPolicy) | [a policy](retry) for tower's own `RetryLayer` |
 //!
+//! New here? The [guide] begins with [your first stack](guide::first_stack).
+//!
 //! # The stack
 //!
 //! ```
@@ -119,6 +121,7 @@ mod deferred;
 mod error;
 pub mod export;
 pub mod fallback;
+pub mod guide;
 mod lanes;
 pub mod micro_batch;
 #[doc = include_str!("../docs/overhead.md")]

@@ -103,6 +103,12 @@
 //! A panic of the inner service, in any of its parts, or of the closures for keys and weights, is caught and becomes
 //! [`BatchError::Panicked`]. Under `panic = "abort"` it cannot be.
 //!
+//! # Differences from `tower::buffer`
+//!
+//! `Buffer` puts a worker between callers and a service that is not `Clone`, and sends their requests one by one; its
+//! worker lives as long as its handles, and its errors are boxed. Here the requests become one, the task is over when
+//! there is no work, and [`BatchError`] keeps the service's error.
+//!
 //! # Records
 //!
 //! [`Snapshot::coalesced`](crate::record::Snapshot::coalesced): batches, requests, calls and how many were saved, weight,

@@ -64,6 +64,17 @@
 //! # Cancellation
 //!
 //! Dropping the future drops whichever call is in flight, and counts the call as cancelled.
+//!
+//! # Panics
+//!
+//! A panic of either service is its caller's; the call is counted as cancelled, and other calls go on.
+//!
+//! # Differences from `tower::steer` and `tower::load_shed`
+//!
+//! `Steer` chooses a service by the request, before anything is sent; here the first one's answer decides, and its
+//! readiness alone is waited for. `LoadShed` fails calls while a service is not ready; this layer does not look at that.
+//! Outside of a `LoadShed` it serves what that one sheds, for the reason
+//! [`Transport`](crate::record::FallbackReason::Transport).
 
 pub mod error;
 pub mod future;

@@ -92,6 +92,12 @@
 //! None of its own; the error type is the inner service's. If the inner service panics, the call leaves its
 //! group as if it had been dropped.
 //!
+//! # Differences from `tower::limit`
+//!
+//! `ConcurrencyLimit(2)` lets the next call start as soon as one of two has ended, without a pause, and holds its permits
+//! in `poll_ready`. `RateLimit` counts calls in a span of time, however long they take. A group is both: so many calls,
+//! then a pause, from when the last of them has ended.
+//!
 //! # Records
 //!
 //! The time that calls wait for their group is recorded as [`WaitReason::Batch`](crate::WaitReason::Batch).

@@ -51,6 +51,19 @@
 //! Bodies that are neither, such as tonic's and axum's, can be sent again up to a size by `retry::replay` (feature
 //! `replay`).
 //!
+//! # Readiness, errors, cancellation, panics
+//!
+//! Those of `tower::retry::Retry`: readiness is that of the service below; before another attempt that is waited for
+//! inside of the future, which is where the gate makes it wait. Errors are the service's own. Dropping the future drops
+//! the attempt that is in flight or waits, and its place at the gate goes to the next. A panic of the service is the
+//! caller's.
+//!
+//! # Differences from a policy that sleeps
+//!
+//! tower's `ExponentialBackoff` waits for a time of its own, whatever others have learned meanwhile; the waits of many
+//! callers end together. Here the policy decides only *whether*, and the gate *when*, for all callers at once.
+//! Errors of the transport are not retried: whether that is safe depends on the request.
+//!
 //! # Without a cooldown below
 //!
 //! Do not use it so: the next attempt would leave at once. For the same reason a call that a

@@ -57,10 +57,20 @@
 //! as below `Balance`, give each endpoint its own layer by [`for_key`](KeyedCooldownLayer::for_key): it has the gate of
 //! that key, and the readiness of an [`AdaptiveCooldown`](crate::AdaptiveCooldown).
 //!
+//! # Errors and cancellation
+//!
+//! As without keys: see [`cooldown`](super#errors). A call that is dropped gives its place at its own gate back.
+//!
 //! # Panics
 //!
 //! A key function that panics costs the caller nothing: its request goes through the overflow gate, and an error
 //! event tells of it.
+//!
+//! # Differences from `tower::limit` and from keyed limiters for servers
+//!
+//! tower has no limit by key. `tower_governor` and the like count the requests of each of a *server's* clients against a
+//! rate that is configured; here each key is an upstream, or one's own credential there, whose quota is found or declared,
+//! and whose refusals close that gate alone.
 
 pub mod by;
 mod gates;
