@@ -58,8 +58,8 @@ impl Attempt {
         now: Instant,
     ) -> Self {
         let mut attempt = Self::new(gate, arrived, Stage::Ended, reason);
-        let bounds = attempt.gate.settings.bounds;
-        let booking = attempt.gate.with(|state, wakers| state.book((arrived, cost), bounds, now, wakers));
+        let gate = &attempt.gate;
+        let booking = gate.with(|state, wakers| state.book((arrived, cost), gate.bounds(), now, wakers));
         if let Err(rejected) = attempt.booked(booking, now) {
             attempt.stage = Stage::Rejected(rejected);
         }
@@ -266,7 +266,7 @@ impl Permit for Attempt {
             if place.ticket == 0 {
                 place = state.place(place.arrived);
             }
-            state.ask_again(leave, (place, asked_again), gate.settings.bounds, now, wakers)
+            state.ask_again(leave, (place, asked_again), gate.bounds(), now, wakers)
         });
         self.asked_again |= booking != Booking::Settled(Ok(leave));
         self.booked(booking, now)?;

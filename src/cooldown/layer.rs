@@ -1,5 +1,6 @@
 use super::{
     AdaptiveCooldown, Handle, IntoError, NeverReject,
+    booking::SharedBounds,
     gate::{Gate, Settings},
 };
 use crate::{
@@ -18,7 +19,8 @@ use tower_layer::Layer;
 /// layer per upstream (and per credential, where the upstream counts by credential).
 ///
 /// Settings come first, then [`handle`](Self::handle), clones and services: a setting that is made later gives
-/// this layer a gate of its own, and leaves the one that is in use as it is.
+/// this layer a gate of its own, and leaves the one that is in use as it is. What may change while the program runs, the
+/// [`Handle`] changes.
 ///
 /// `C` reads the responses ([`Classify`](crate::signal::Classify)), `R` answers for calls that are not sent
 /// ([`Reject`](super::Reject)), `A` says which calls the layer works on ([`Admit`](crate::rollout::Admit)), `W`
@@ -39,6 +41,8 @@ pub(super) struct Options<C, R, A, W> {
     pub(super) cost: W,
     pub(super) track_usage: bool,
 }
+
+const HAS_AN_ANSWER: &str = "the layer that is being built has an answer for rejected calls";
 
 impl AdaptiveCooldownLayer {
     /// A gate with the default policy, [`Learned`], which finds the quota by itself.
@@ -87,7 +91,7 @@ impl<C, A, W> AdaptiveCooldownLayer<C, NeverReject, A, W> {
     ///
     /// [`Rejected`]: crate::Rejected
     pub fn max_wait(mut self, max_wait: Duration) -> AdaptiveCooldownLayer<C, IntoError, A, W> {
-        self.settings_mut().bounds.max_wait = Some(max_wait);
+        self.bounds_mut().set_max_wait(Some(max_wait)).expect(HAS_AN_ANSWER);
         self.replace_reject(IntoError)
     }
 
@@ -95,7 +99,7 @@ impl<C, A, W> AdaptiveCooldownLayer<C, NeverReject, A, W> {
     ///
     /// One more is rejected at once, in the same way as a call that would exceed [`max_wait`](Self::max_wait).
     pub fn max_waiting(mut self, calls: usize) -> AdaptiveCooldownLayer<C, IntoError, A, W> {
-        self.settings_mut().bounds.max_waiting = Some(calls);
+        self.bounds_mut().set_max_waiting(Some(calls)).expect(HAS_AN_ANSWER);
         self.replace_reject(IntoError)
     }
 }
@@ -104,13 +108,13 @@ impl<C, A, W> AdaptiveCooldownLayer<C, NeverReject, A, W> {
 impl<C, A, W> AdaptiveCooldownLayer<C, IntoError, A, W> {
     /// See [`max_wait`](AdaptiveCooldownLayer::max_wait) of a layer without a bound.
     pub fn max_wait(mut self, max_wait: Duration) -> Self {
-        self.settings_mut().bounds.max_wait = Some(max_wait);
+        self.bounds_mut().set_max_wait(Some(max_wait)).expect(HAS_AN_ANSWER);
         self
     }
 
     /// See [`max_waiting`](AdaptiveCooldownLayer::max_waiting) of a layer without a bound.
     pub fn max_waiting(mut self, calls: usize) -> Self {
-        self.settings_mut().bounds.max_waiting = Some(calls);
+        self.bounds_mut().set_max_waiting(Some(calls)).expect(HAS_AN_ANSWER);
         self
     }
 }
@@ -228,6 +232,10 @@ impl<C, R, A, W> AdaptiveCooldownLayer<C, R, A, W> {
     /// A view of the gate that can be kept and cloned. Take it after the settings are made.
     pub fn handle(&self) -> Handle {
         Handle::new(Arc::clone(&self.gate))
+    }
+
+    fn bounds_mut(&mut self) -> &mut SharedBounds {
+        self.settings_mut().bounds.build()
     }
 
     fn settings_mut(&mut self) -> &mut Settings {

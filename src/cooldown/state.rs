@@ -612,5 +612,6 @@ impl State {
     }
 }
 
+mod change;
 #[cfg(test)]
 mod tests;

@@ -67,7 +67,19 @@ impl Known {
     /// ```
     #[must_use]
     pub fn tokens(mut self, quota: Quota) -> Self {
-        self.tokens = Some(Box::new(Counter::new(quota)));
+        self.tokens = Some(Box::new(match self.tokens {
+            Some(tokens) => tokens.resized(quota),
+            None => Counter::new(quota),
+        }));
+        self
+    }
+
+    /// Another quota of requests, for [changing](crate::Handle::change_policy) it while the program runs, as
+    /// [`tokens`](Self::tokens) does with that of tokens. What is in use of the old one is in use of the new one, if
+    /// both are windows, or both are buckets; else nothing is.
+    #[must_use]
+    pub fn requests(mut self, quota: Quota) -> Self {
+        self.requests = self.requests.resized(quota);
         self
     }
 
@@ -75,7 +87,7 @@ impl Known {
     /// stands for a 503. Default: 500, 1500, 3000, 7000 ms.
     #[must_use]
     pub fn steps(mut self, steps: [Duration; 4]) -> Self {
-        self.escalation = Escalation::new(steps);
+        self.escalation = self.escalation.with_steps(steps);
         self
     }
 }
@@ -143,6 +155,15 @@ impl Counter {
                 let margin = quota.margin.unwrap_or(quota.window / 100);
                 Self::Window(Log::new(quota.limit.into(), quota.window.saturating_add(margin)))
             }
+        }
+    }
+
+    /// For another quota, with what is in use of this one.
+    fn resized(self, quota: Quota) -> Self {
+        match (self, Self::new(quota)) {
+            (Self::Window(old), Self::Window(new)) => Self::Window(old.resized(&new)),
+            (Self::Bucket(old), Self::Bucket(new)) => Self::Bucket(old.resized(new)),
+            (_, new) => new,
         }
     }
 

@@ -158,6 +158,7 @@ impl World {
                 self.with(|state, now, wakers| state.close(Closing::adaptive(wait), true, now, wakers));
             }
             15 => self.with(|state, now, wakers| state.reset(now, wakers)),
+            16 => self.change(),
             _ => {
                 let wait = ms(&mut self.random, 1500);
                 self.advance(wait);
@@ -165,6 +166,36 @@ impl World {
         }
         self.settle();
         self.check();
+    }
+
+    /// Somebody turns the knobs.
+    fn change(&mut self) {
+        match self.random.u64(..4) {
+            0 => {
+                let max_wait =
+                    (self.random.u64(..3) > 0).then(|| Duration::from_secs(1 + self.random.u64(..20)));
+                self.max_wait = max_wait;
+                self.with(|state, now, wakers| state.bound(max_wait, now, wakers));
+            }
+            1 if self.cap.is_none() => {
+                // It does not know of those who left, so the promise of the old one is void.
+                let quota = Quota::new(1 + self.random.u64(..30) as u32, Duration::from_secs(1)).unwrap();
+                self.limit = None;
+                self.with(|state, now, wakers| {
+                    state.replace_policy(Box::new(Known::new(quota)), now, wakers);
+                });
+            }
+            2 => {
+                let changed = self.with(|state, now, wakers| {
+                    state.change_policy(|policy| Ok::<_, ()>(policy.boxed_clone()), now, wakers)
+                });
+                assert_eq!(changed, Ok(()));
+            }
+            _ => {
+                let refused = self.with(|state, now, wakers| state.change_policy(|_| Err(()), now, wakers));
+                assert_eq!(refused, Err(()));
+            }
+        }
     }
 
     fn call(&mut self) {
