@@ -32,7 +32,15 @@
 //! each stack, and a few dozen for one with one upstream. Metrics of layers that a stack does not have are not there.
 
 mod catalog;
+#[cfg(any(feature = "metrics", feature = "opentelemetry"))]
+mod deltas;
 mod instrument;
+#[cfg(feature = "metrics")]
+#[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
+pub mod metrics;
+#[cfg(feature = "opentelemetry")]
+#[cfg_attr(docsrs, doc(cfg(feature = "opentelemetry")))]
+pub mod opentelemetry;
 #[cfg(feature = "prometheus")]
 #[cfg_attr(docsrs, doc(cfg(feature = "prometheus")))]
 pub mod prometheus;
