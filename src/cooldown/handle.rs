@@ -71,8 +71,7 @@ impl Handle {
     /// Changes the [longest wait](crate::AdaptiveCooldownLayer::max_wait); `None` takes the bound away. It holds for calls
     /// that wait already, too: those that would wait for longer are rejected at once.
     ///
-    /// The gates of all keys of one [keyed](crate::AdaptiveCooldownLayer) layer have it in common; change it there
-    /// by their common handle.
+    /// The gates of all keys of one layer have it in common; change it there by their common handle (`KeyedHandle`).
     ///
     /// # Errors
     /// If the layer was made without a bound, and therefore has no answer for calls that are not sent. Make it with

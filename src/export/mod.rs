@@ -21,8 +21,9 @@
 //! | `tower_cooldown.queue.size`, `.queue.capacity`, `.active_requests`, `.rate`, `.rollout` | |
 //! | `gen_ai.client.token.usage`, `.operation.duration` ([if asked for](Source::gen_ai)) | `gen_ai.*` |
 //!
-//! Prometheus has the same with underscores, the unit (`_seconds`) and `_total`. Dashboards and alerts for these names
-//! are in the repository, in `grafana/`.
+//! Prometheus has the same with underscores, the unit (`_seconds`) and `_total`. In the repository there are a dashboard
+//! and tested alerts for these names (`grafana/`), and a runbook (`docs/runbook.md`): how to roll out and to go back,
+//! symptoms and what to change, and how to find your own thresholds.
 //!
 //! # Cardinality
 //!
