@@ -229,6 +229,8 @@ async fn a_snapshot_serializes() {
     assert_eq!(json["attempts"]["service"]["sum"], 3.2);
     assert_eq!(json["waits"][2]["reason"], "rate_limit");
     assert_eq!(json["calls"]["fallbacks"][0]["served"], 1);
+    assert_eq!(json["last_minute"]["attempts"]["throttled"], 1);
+    assert_eq!(serde_json::to_value(example().snapshot().arms()).unwrap()["treated"]["mean_service"], 0.8);
     let layer = AdaptiveCooldownLayer::new();
     layer.handle().cool_for(secs(2));
     let gate = serde_json::to_value(layer.handle().snapshot()).unwrap();

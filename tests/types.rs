@@ -9,7 +9,8 @@ use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt, retry::RetryLa
 use tower_cooldown::{
     AdaptiveCooldownLayer, FallbackLayer, MicroBatchLayer, Rollout,
     cooldown::TooManyRequests,
-    record::Statistics,
+    export::{Source, Sources},
+    record::{RecordRing, Statistics},
     retry::RetryPolicy,
     signal::{Signal, Verdict},
 };
@@ -34,6 +35,12 @@ fn auto_traits() {
     shared(&fallback.layer(service_fn(answer)));
     shared(&retry);
     shared(&Rollout::on());
+    shared(&statistics.snapshot());
+    let (ring, sources) = (RecordRing::new(2).unwrap(), Sources::new());
+    shared(&ring);
+    shared(&sources);
+    shared(&Source::new("stack", "upstream").gate(&cooldown.handle()));
+    sent(ring.reader());
     sent(cooldown.layer(service_fn(answer)).call(request(1)));
     sent(batch.layer(service_fn(answer)).call(request(1)));
     sent(fallback.layer(service_fn(answer)).call(request(1)));

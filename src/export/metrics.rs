@@ -1,4 +1,4 @@
-//! The [`metrics`](::metrics) facade.
+//! The facade of the crate [`metrics`](https://docs.rs/metrics).
 //!
 //! ```
 //! use tower_cooldown::export::{Source, Sources, metrics::Exporter};
