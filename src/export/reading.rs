@@ -171,9 +171,10 @@ fn read_source(source: Source, used: &mut Used, readings: &mut Vec<Reading>) {
             used.other().gate.get_or_insert_default().add(&gate);
         } else {
             used.gates += 1;
-            (reading.gate, reading.rollout) = (Some(gate), source.rollout.map(|rollout| rollout.get()));
+            reading.gate = Some(gate);
         }
     }
+    reading.rollout = source.rollout.map(|rollout| rollout.get());
     if reading.book.is_some() || reading.gate.is_some() {
         readings.push(reading);
     }
