@@ -15,13 +15,14 @@ async fn main() {
     let provider =
         SdkMeterProvider::builder().with_reader(PeriodicReader::builder(memory.clone()).build()).build();
     otel::register(&stack.sources, &provider.meter("tower_cooldown"));
+    let mut facade = metrics::Exporter::new(&stack.sources);
     stack.calls(5).await;
 
     println!("== Prometheus ({})\n", prometheus::CONTENT_TYPE);
     println!("{}", prometheus::Exporter::new(&stack.sources).text());
 
     let recorder = DebuggingRecorder::new();
-    ::metrics::with_local_recorder(&recorder, || metrics::Exporter::new(&stack.sources).publish());
+    ::metrics::with_local_recorder(&recorder, || facade.publish());
     println!("== the metrics facade\n");
     for (key, _, _, value) in recorder.snapshotter().snapshot().into_vec() {
         println!("{} {value:?}", key.key());

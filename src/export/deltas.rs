@@ -1,6 +1,6 @@
 //! Distributions for those who take single values only.
 
-use super::{Kind, Point, Value};
+use super::{Kind, Point, Sources, Value};
 use std::{collections::HashMap, mem};
 
 /// What the distributions were at when they were handed on last.
@@ -24,6 +24,13 @@ impl Deltas {
     /// A round begins. What was not seen in the last one is forgotten.
     pub(super) fn next_round(&mut self) {
         self.last = mem::take(&mut self.now);
+    }
+
+    /// What is there already is not handed on: it may be millions of values.
+    pub(super) fn since(sources: &Sources) -> Self {
+        let mut deltas = Self::default();
+        sources.visit(|point| deltas.take(point, |_, _| {}));
+        deltas
     }
 
     /// Values that lie in the buckets in which values have come since, and have the same sum: `record` gets each with how

@@ -29,10 +29,10 @@ pub struct Exporter {
 }
 
 impl Exporter {
-    /// Of these sources, and of those that are added to them later. Make one for each list: distributions would be
-    /// counted twice by two.
+    /// Of these sources, and of those that are added to them later. Make one for each list, when the program starts:
+    /// distributions would be counted twice by two, and count from when it is made.
     pub fn new(sources: &Sources) -> Self {
-        Self { sources: sources.clone(), deltas: Deltas::default() }
+        Self { sources: sources.clone(), deltas: Deltas::since(sources) }
     }
 
     /// Hands everything on to the recorder that is installed.

@@ -23,13 +23,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Lets `meter` ask these sources, and those that are added to them later.
 ///
-/// Once for each list: twice would count twice. There is no way back; take sources off the list instead.
+/// Once for each list, when the program starts: twice would count twice, and histograms count from then on. There is no way back; take sources off the list instead.
 pub fn register(sources: &Sources, meter: &Meter) {
     let histograms = INSTRUMENTS.iter().map(|instrument| histogram(instrument, meter)).collect();
     let collector = Arc::new(Collector {
         sources: sources.clone(),
         histograms,
-        round: Mutex::new(Round { asked: u64::MAX, ..Round::default() }),
+        round: Mutex::new(Round {
+            readings: Readings::default(),
+            asked: u64::MAX,
+            deltas: Deltas::since(sources),
+        }),
     });
     for (index, instrument) in INSTRUMENTS.iter().enumerate() {
         observe(index, instrument, meter, &collector);
@@ -44,7 +48,6 @@ struct Collector {
 }
 
 /// The SDK asks instrument by instrument. All of one collection are told from one reading.
-#[derive(Default)]
 struct Round {
     readings: Readings,
     /// A bit for each instrument that was told from it.

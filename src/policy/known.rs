@@ -410,6 +410,37 @@ mod tests {
     }
 
     #[test]
+    fn another_quota_counts_what_was_used_of_the_old_one() {
+        let start = Instant::now();
+        let window = |limit| Quota::new(limit, secs(10)).unwrap().margin(Duration::ZERO);
+        let mut known = Known::new(window(10));
+        book(&mut known, start, 6);
+        // Fewer: nothing leaves until there is room, and then no more than the new limit.
+        let mut fewer = known.clone().requests(window(3));
+        assert_eq!(book(&mut fewer, start + secs(1), 4), [9, 9, 9, 19].map(secs));
+        let mut more = known.requests(window(8));
+        assert_eq!(book(&mut more, start + secs(1), 3), [0, 0, 9].map(secs));
+
+        let bucket = |limit, burst| Quota::new(limit, secs(1)).unwrap().burst(burst).unwrap();
+        let mut known = Known::new(bucket(1, 10));
+        book(&mut known, start, 10);
+        let mut quicker = known.clone().requests(bucket(10, 20));
+        assert_eq!(
+            book(&mut quicker, start, 11)[9..],
+            [secs(0), Duration::from_millis(100)],
+            "ten were in use"
+        );
+        known.recall(start, Cost::one());
+        let recalled = known.requests(bucket(1, 10));
+        assert_eq!(recalled.departure(start, Cost::one()), Departure::now(start));
+        assert_eq!(recalled.departure(start, Cost { requests: 2, ..Cost::one() }).at, start + secs(1));
+
+        // Of another shape: nothing is known.
+        let mut other = recalled.requests(window(2)).tokens(window(5)).tokens(window(1000));
+        assert_eq!(book(&mut other, start, 3), [0, 0, 10].map(secs));
+    }
+
+    #[test]
     fn a_refusal_closes_all_the_same() {
         let now = Instant::now();
         let mut known = Known::new(Quota::new(15, secs(30)).unwrap());

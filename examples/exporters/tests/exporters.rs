@@ -116,6 +116,18 @@ async fn opentelemetry_hears_of_everything_once() {
     assert_eq!(rate.flatten(), Some(2.0), "the ladder: two calls a second at most");
 }
 
+/// Millions of calls that were before would all be recorded one by one.
+#[tokio::test(start_paused = true)]
+async fn histograms_count_from_when_they_are_registered() {
+    let stack = Stack::new();
+    stack.calls(3).await;
+    let sdk = Sdk::new(&stack.sources);
+    stack.calls(2).await;
+    assert_eq!(sdk.counter("tower_cooldown.attempts", ("arm", "treated")), 5);
+    let (_, counts, _) = sdk.histogram("tower_cooldown.attempt.service.duration", ("arm", "treated"));
+    assert_eq!(counts.iter().sum::<u64>(), 2);
+}
+
 #[tokio::test(start_paused = true)]
 async fn opentelemetry_forgets_sources_that_are_taken_off() {
     let stack = Stack::new();
