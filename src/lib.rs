@@ -96,6 +96,8 @@
 //! | `body` | no | `BodyHintsLayer`: limits that a service tells in the body of its answer |
 //! | `replay` | no | [`retry`]: request bodies that are streams can be sent again, up to a size (`retry::replay`) |
 //! | `prometheus` | no | `export::prometheus`: [metrics](export) in Prometheus' text format |
+//! | `metrics` | no | `export::metrics`: the same through the `metrics` facade |
+//! | `opentelemetry` | no | `export::opentelemetry`: the same through OpenTelemetry |
 //! | `reqwest` | no | `reqwest::Response` is read like other responses |
 //! | `serde` | no | `Serialize` for snapshots and records |
 //! | `testing` | no | `testing`: simulated upstreams with a quota, for your tests |

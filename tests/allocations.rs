@@ -97,24 +97,31 @@ fn records_allocate_nothing_and_a_snapshot_once() {
 }
 
 /// Also with a ring, over more than a minute, so that the notes of the last minute come and go.
-#[test]
-fn ten_million_records_take_no_memory_and_little_time() {
-    const RECORDS: u32 = 10_000_000;
+#[tokio::test(start_paused = true)]
+async fn ten_million_records_take_no_memory_and_little_time() {
+    const BATCHES: u32 = 1000;
+    const RECORDS: u32 = 10_000;
     let ring = RecordRing::new(4096).unwrap();
     let statistics = Statistics::with_ring(&ring);
-    let mut record = CallRecord::new(Outcome::Accepted, tokio::time::Instant::now());
-    let began = std::time::Instant::now();
-    let info = measure(|| {
-        for _ in 0..RECORDS {
-            record.finished += std::time::Duration::from_micros(10);
-            statistics.record(&record);
-        }
-    });
-    let each = began.elapsed() / RECORDS;
-    assert_none(&info);
+    // Of the quickest batch: others share the machine.
+    let mut quickest = support::secs(1);
+    for _ in 0..BATCHES {
+        tokio::time::advance(support::ms(100)).await;
+        let record = CallRecord::new(Outcome::Accepted, tokio::time::Instant::now());
+        let began = std::time::Instant::now();
+        let info = measure(|| {
+            for _ in 0..RECORDS {
+                statistics.record(std::hint::black_box(&record));
+            }
+        });
+        quickest = quickest.min(began.elapsed());
+        assert_none(&info);
+    }
+    assert_eq!(statistics.snapshot().attempts.accepted, u64::from(BATCHES * RECORDS));
+    let each = quickest / RECORDS;
     println!("{} ns a record, with a ring", each.as_nanos());
-    // Machines differ, but not by so much. (Unoptimized it takes some 300 ns.)
-    assert!(cfg!(debug_assertions) || each.as_nanos() <= 100, "{each:?}");
+    // Unoptimized it takes some 200 ns.
+    assert!(each.as_nanos() <= if cfg!(debug_assertions) { 2000 } else { 100 }, "{each:?}");
 }
 
 #[test]

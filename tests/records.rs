@@ -14,6 +14,7 @@ use tower::{BoxError, Layer, ServiceBuilder, ServiceExt, retry::RetryLayer, serv
 use tower_cooldown::{
     AdaptiveCooldownLayer, FallbackLayer, MicroBatchLayer, Rollout, WaitReason,
     cooldown::TooManyRequests,
+    export::{Source, Sources},
     policy::Ladder,
     record::{Arm, CallOutcome, CallRecord, FallbackReason, Outcome, Statistics, Usage},
     retry::RetryPolicy,
@@ -228,6 +229,8 @@ async fn a_snapshot_serializes() {
     assert_eq!(json["attempts"]["service"]["sum"], 3.2);
     assert_eq!(json["waits"][2]["reason"], "rate_limit");
     assert_eq!(json["calls"]["fallbacks"][0]["served"], 1);
+    assert_eq!(json["last_minute"]["attempts"]["throttled"], 1);
+    assert_eq!(serde_json::to_value(example().snapshot().arms()).unwrap()["treated"]["mean_service"], 0.8);
     let layer = AdaptiveCooldownLayer::new();
     layer.handle().cool_for(secs(2));
     let gate = serde_json::to_value(layer.handle().snapshot()).unwrap();
@@ -327,6 +330,15 @@ async fn events_come_at_the_level_that_one_would_expect() {
     statistics.snapshot().log();
     assert!(log.has("INFO statistics", "fallback_rate=1.0"));
     assert!(log.has("DEBUG waits", "reason=\"rate_limit\" count=1"));
+
+    let sources = Sources::new();
+    let layer = AdaptiveCooldownLayer::with_policy(unpaced());
+    layer.handle().cool_for(secs(9));
+    sources.add(Source::new("tagging", "gemini").statistics(&statistics).gate(&layer.handle()));
+    sources.log();
+    assert!(
+        log.has("INFO gate", "layer=\"tagging\" provider=\"gemini\" gates=1 closed=1 closed_for_ms=9000")
+    );
 
     let paced = AdaptiveCooldownLayer::with_policy(support::every(secs(1))).name("slow");
     let paced = paced.layer(Upstream::ok());

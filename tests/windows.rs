@@ -51,6 +51,15 @@ async fn a_minute_is_a_minute_or_five_seconds_more() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn records_from_the_future_do_not_stop_the_minute() {
+    let statistics = Statistics::new();
+    statistics.record(&CallRecord::new(Outcome::Throttled, Instant::now() + secs(1_000_000)));
+    advance(secs(66)).await;
+    record(&statistics, Outcome::Accepted);
+    assert_eq!(statistics.snapshot().last_minute.success_rate(), Some(1.0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_fallback_rate_of_the_last_minute() {
     let statistics = Statistics::new();
     let service = ServiceBuilder::new()

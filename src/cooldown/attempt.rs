@@ -62,8 +62,8 @@ impl Attempt {
     ) -> Self {
         let mut attempt = Self::new(gate, arrived, Stage::Ended, reason);
         attempt.deadline = deadline.map_or(After::NEVER, |deadline| After::new(arrived, deadline));
-        let bounds = attempt.bounds();
-        let booking = attempt.gate.with(|state, wakers| state.book((arrived, cost), bounds, now, wakers));
+        let booking =
+            attempt.gate.with(|state, wakers| state.book((arrived, cost), attempt.bounds(), now, wakers));
         if let Err(rejected) = attempt.booked(booking, now) {
             attempt.stage = Stage::Rejected(rejected);
         }
@@ -87,7 +87,7 @@ impl Attempt {
     }
 
     fn bounds(&self) -> Bounds {
-        Bounds { deadline: self.deadline.known_since(self.arrived), ..self.gate.settings.bounds }
+        Bounds { deadline: self.deadline.known_since(self.arrived), ..self.gate.bounds() }
     }
 
     pub(super) const fn is_rejected(&self) -> bool {
@@ -267,8 +267,7 @@ impl Permit for Attempt {
     fn confirm(&mut self) -> Result<bool, Rejected> {
         let Stage::Left(leave) = self.stage else { return Ok(true) };
         let now = Instant::now();
-        let (gate, mut place, asked_again, bounds) =
-            (&self.gate, self.place(), self.asked_again, self.bounds());
+        let (gate, mut place, asked_again) = (&self.gate, self.place(), self.asked_again);
         let booking = gate.with(|state, wakers| {
             let prompt = now.saturating_duration_since(leave.at) < PROMPT;
             if prompt && state.closed_until(now).is_none() {
@@ -278,7 +277,7 @@ impl Permit for Attempt {
             if place.ticket == 0 {
                 place = state.place(place.arrived);
             }
-            state.ask_again(leave, (place, asked_again), bounds, now, wakers)
+            state.ask_again(leave, (place, asked_again), self.bounds(), now, wakers)
         });
         self.asked_again |= booking != Booking::Settled(Ok(leave));
         self.booked(booking, now)?;

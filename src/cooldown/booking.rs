@@ -1,11 +1,14 @@
 //! What a gate and its calls say to one another.
 
 use crate::{
-    Cost, WaitReason,
+    Cost, InvalidSetting, WaitReason,
     policy::{Closing, Departure, Mirrored, later},
     signal::Rejected,
 };
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+    time::Duration,
+};
 use tokio::time::Instant;
 
 /// Why and until when the whole upstream is cooling.
@@ -71,6 +74,75 @@ impl Bounds {
     pub(super) fn latest(&self, arrived: Instant) -> Option<Instant> {
         let bound = self.max_wait.map(|max_wait| later(arrived, max_wait));
         bound.into_iter().chain(self.deadline).min()
+    }
+}
+
+/// What is the same for all calls at a gate, changeable while they pass.
+#[derive(Debug)]
+pub(super) struct SharedBounds {
+    /// In nanoseconds.
+    max_wait: AtomicU64,
+    max_waiting: AtomicUsize,
+    /// Whether the layer has an answer for calls that are rejected.
+    can_reject: bool,
+}
+
+impl SharedBounds {
+    pub(super) fn get(&self) -> Bounds {
+        let (max_wait, max_waiting) = (self.max_wait.load(Relaxed), self.max_waiting.load(Relaxed));
+        Bounds {
+            max_wait: (max_wait != u64::MAX).then(|| Duration::from_nanos(max_wait)),
+            max_waiting: (max_waiting != usize::MAX).then_some(max_waiting),
+            deadline: None,
+        }
+    }
+
+    /// While the layer is built. It then has an answer.
+    pub(super) fn build(&mut self) -> &mut Self {
+        self.can_reject = true;
+        self
+    }
+
+    pub(super) fn set_max_wait(&self, max_wait: Option<Duration>) -> Result<(), InvalidSetting> {
+        self.check("max_wait", max_wait.is_some())?;
+        let nanos = max_wait.map_or(u64::MAX, |wait| wait.as_nanos().min(u128::from(u64::MAX - 1)) as u64);
+        self.max_wait.store(nanos, Relaxed);
+        Ok(())
+    }
+
+    pub(super) fn set_max_waiting(&self, calls: Option<usize>) -> Result<(), InvalidSetting> {
+        self.check("max_waiting", calls.is_some())?;
+        self.max_waiting.store(calls.unwrap_or(usize::MAX), Relaxed);
+        Ok(())
+    }
+
+    fn check(&self, field: &'static str, is_bound: bool) -> Result<(), InvalidSetting> {
+        if is_bound && !self.can_reject {
+            let problem = "the layer was made without `max_wait` and `max_waiting`, and has no answer for calls that \
+                           are not sent";
+            return Err(InvalidSetting::new(field, problem));
+        }
+        Ok(())
+    }
+}
+
+impl Default for SharedBounds {
+    fn default() -> Self {
+        Self {
+            max_wait: AtomicU64::new(u64::MAX),
+            max_waiting: AtomicUsize::new(usize::MAX),
+            can_reject: false,
+        }
+    }
+}
+
+impl Clone for SharedBounds {
+    fn clone(&self) -> Self {
+        Self {
+            max_wait: self.max_wait.load(Relaxed).into(),
+            max_waiting: self.max_waiting.load(Relaxed).into(),
+            can_reject: self.can_reject,
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! The shared state of one upstream: [`State`] behind a lock, and where its calls are recorded.
 
 use super::{
-    booking::{Bounds, Closed, Leave, Moved},
+    booking::{Bounds, Closed, Leave, Moved, SharedBounds},
     state::State,
 };
 use crate::{
@@ -70,7 +70,7 @@ impl Quiet {
 pub(super) struct Settings {
     pub(super) name: Cow<'static, str>,
     pub(super) statistics: Statistics,
-    pub(super) bounds: Bounds,
+    pub(super) bounds: SharedBounds,
     pub(super) stay_pending: bool,
     /// Calls may have deadlines of their own.
     pub(super) deadlines: bool,
@@ -81,7 +81,7 @@ impl Default for Settings {
         Self {
             name: Cow::Borrowed("upstream"),
             statistics: Statistics::new(),
-            bounds: Bounds::default(),
+            bounds: SharedBounds::default(),
             stay_pending: false,
             deadlines: false,
         }
@@ -186,9 +186,14 @@ impl Gate {
 
     /// The longest time that a handle waits in `poll_ready`: none, where each call has a deadline of its own.
     pub(super) fn max_pending(&self) -> Option<Duration> {
-        let Settings { bounds, stay_pending, deadlines, .. } = &*self.settings;
-        let max_pending = if *deadlines { Some(Duration::ZERO) } else { bounds.max_wait };
+        let Settings { stay_pending, deadlines, .. } = &*self.settings;
+        let max_pending = if *deadlines { Some(Duration::ZERO) } else { self.bounds().max_wait };
         max_pending.filter(|_| !stay_pending)
+    }
+
+    /// To be asked under the lock, where they are to hold.
+    pub(super) fn bounds(&self) -> Bounds {
+        self.settings.bounds.get()
     }
 
     pub(super) fn maybe_closed(&self) -> bool {
@@ -265,6 +270,29 @@ impl Gate {
             self.maybe_closed.store(false, Relaxed);
         });
         tracing::info!(upstream = %self.settings.name, "gate reset");
+    }
+
+    pub(super) fn replace_policy(&self, policy: Box<dyn Policy>) {
+        let now = Instant::now();
+        self.with(|state, wakers| state.replace_policy(policy, now, wakers));
+        tracing::info!(upstream = %self.settings.name, "policy replaced");
+    }
+
+    /// `change` is called under the lock, and may panic.
+    pub(super) fn change_policy<E>(
+        &self,
+        change: impl FnOnce(&dyn Policy) -> Result<Box<dyn Policy>, E>,
+    ) -> Result<(), E> {
+        let now = Instant::now();
+        self.with(|state, wakers| state.change_policy(change, now, wakers))?;
+        tracing::info!(upstream = %self.settings.name, "policy changed");
+        Ok(())
+    }
+
+    /// The bounds have changed.
+    pub(super) fn rebound(&self) {
+        let now = Instant::now();
+        self.with(|state, wakers| state.bound(self.bounds().max_wait, now, wakers));
     }
 
     /// How many calls of this state have left and are not answered.

@@ -1,5 +1,6 @@
 use super::{
     AdaptiveCooldown, Handle, IntoError, NeverReject, NoDeadline,
+    booking::SharedBounds,
     gate::{Gate, Settings},
 };
 use crate::{
@@ -18,7 +19,8 @@ use tower_layer::Layer;
 /// layer per upstream (and per credential, where the upstream counts by credential).
 ///
 /// Settings come first, then [`handle`](Self::handle), clones and services: a setting that is made later gives
-/// this layer a gate of its own, and leaves the one that is in use as it is.
+/// this layer a gate of its own, and leaves the one that is in use as it is. What may change while the program runs, the
+/// [`Handle`] changes.
 ///
 /// `C` reads the responses ([`Classify`](crate::signal::Classify)), `R` answers for calls that are not sent
 /// ([`Reject`](super::Reject)), `A` says which calls the layer works on ([`Admit`](crate::rollout::Admit)), `W`
@@ -47,6 +49,8 @@ pub(super) struct Options<C, R, A, W, D> {
     pub(super) deadline: D,
     pub(super) track_usage: bool,
 }
+
+const HAS_AN_ANSWER: &str = "the layer that is being built has an answer for rejected calls";
 
 impl AdaptiveCooldownLayer {
     /// A gate with the default policy, [`Learned`], which finds the quota by itself.
@@ -96,7 +100,7 @@ impl<C, A, W, D> AdaptiveCooldownLayer<C, NeverReject, A, W, D> {
     ///
     /// [`Rejected`]: crate::Rejected
     pub fn max_wait(mut self, max_wait: Duration) -> AdaptiveCooldownLayer<C, IntoError, A, W, D> {
-        self.settings_mut().bounds.max_wait = Some(max_wait);
+        self.bounds_mut().set_max_wait(Some(max_wait)).expect(HAS_AN_ANSWER);
         self.replace_reject(IntoError)
     }
 
@@ -104,7 +108,7 @@ impl<C, A, W, D> AdaptiveCooldownLayer<C, NeverReject, A, W, D> {
     ///
     /// One more is rejected at once, in the same way as a call that would exceed [`max_wait`](Self::max_wait).
     pub fn max_waiting(mut self, calls: usize) -> AdaptiveCooldownLayer<C, IntoError, A, W, D> {
-        self.settings_mut().bounds.max_waiting = Some(calls);
+        self.bounds_mut().set_max_waiting(Some(calls)).expect(HAS_AN_ANSWER);
         self.replace_reject(IntoError)
     }
 
@@ -139,13 +143,13 @@ impl<C, A, W, D> AdaptiveCooldownLayer<C, NeverReject, A, W, D> {
 impl<C, A, W, D> AdaptiveCooldownLayer<C, IntoError, A, W, D> {
     /// See [`max_wait`](AdaptiveCooldownLayer::max_wait) of a layer without a bound.
     pub fn max_wait(mut self, max_wait: Duration) -> Self {
-        self.settings_mut().bounds.max_wait = Some(max_wait);
+        self.bounds_mut().set_max_wait(Some(max_wait)).expect(HAS_AN_ANSWER);
         self
     }
 
     /// See [`max_waiting`](AdaptiveCooldownLayer::max_waiting) of a layer without a bound.
     pub fn max_waiting(mut self, calls: usize) -> Self {
-        self.settings_mut().bounds.max_waiting = Some(calls);
+        self.bounds_mut().set_max_waiting(Some(calls)).expect(HAS_AN_ANSWER);
         self
     }
 
@@ -277,6 +281,10 @@ impl<C, R, A, W, D> AdaptiveCooldownLayer<C, R, A, W, D> {
     /// A view of the gate that can be kept and cloned. Take it after the settings are made.
     pub fn handle(&self) -> Handle {
         Handle::new(Arc::clone(&self.gate))
+    }
+
+    fn bounds_mut(&mut self) -> &mut SharedBounds {
+        self.settings_mut().bounds.build()
     }
 
     fn settings_mut(&mut self) -> &mut Settings {

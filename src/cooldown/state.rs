@@ -66,6 +66,7 @@ struct Crowd {
     settled: BTreeMap<Place, Settled>,
     /// Calls that left the queue for good since it was booked; their times stand idle until it is booked anew.
     abandoned: usize,
+    max_wait: Option<Duration>,
     /// Service handles that wait in `poll_ready`.
     handles: Handles,
 }
@@ -76,8 +77,8 @@ struct Waiter {
     reason: WaitReason,
     /// This and the next are counted from when it came.
     booked: After,
-    /// It is not willing to leave later than that.
-    latest: After,
+    /// When its own time is over.
+    deadline: After,
     /// What its timer is set to, from its first poll on.
     timer: Option<Instant>,
     waker: Option<Waker>,
@@ -88,12 +89,14 @@ impl Waiter {
         Departure::new(self.booked.since(place.arrived), self.reason)
     }
 
-    fn latest(&self, place: &Place) -> Option<Instant> {
-        self.latest.known_since(place.arrived)
+    /// It is not willing to leave later than that.
+    fn latest(&self, place: &Place, max_wait: Option<Duration>) -> Option<Instant> {
+        let deadline = self.deadline.known_since(place.arrived);
+        Bounds { max_wait, deadline, ..Bounds::default() }.latest(place.arrived)
     }
 
-    fn is_too_late(&self, place: &Place, at: Instant) -> bool {
-        self.latest(place).is_some_and(|latest| at > latest)
+    fn is_too_late(&self, place: &Place, max_wait: Option<Duration>, at: Instant) -> bool {
+        self.latest(place, max_wait).is_some_and(|latest| at > latest)
     }
 }
 
@@ -249,10 +252,11 @@ impl State {
             cost,
             reason: booked.reason,
             booked: after(booked.at),
-            latest: latest.map_or(After::NEVER, after),
+            deadline: bounds.deadline.map_or(After::NEVER, after),
             timer: None,
             waker: None,
         };
+        crowd.max_wait = bounds.max_wait;
         crowd.queue.insert(place, waiter);
         self.release(now, Some(place), wakers);
         match self.take_settled(place) {
@@ -270,7 +274,7 @@ impl State {
         if self.is_full(now) {
             return self.wait_for_an_answer(place, now, cx, wakers);
         }
-        let queue = &mut self.crowd().queue;
+        let Crowd { queue, max_wait, .. } = self.crowd();
         let head = queue.first_key_value().map(|(place, head)| (head.booked(place).at, head.timer));
         let (Some(waiter), Some(head_at), Some((head_booked, head_timer))) =
             (queue.get_mut(&place), head_at, head)
@@ -284,7 +288,7 @@ impl State {
             // The head should have looked by now, and may never do so again: this one minds its time for it.
             head_at
         };
-        if waiter.is_too_late(&place, until) {
+        if waiter.is_too_late(&place, *max_wait, until) {
             // The policy has become slower since the call was booked; or nobody looked for a while, and the
             // bookings are old. Booked anew, it is refused if it has to be.
             wakers.discard(waiter.waker.take());
@@ -304,9 +308,9 @@ impl State {
         cx: &Context<'_>,
         wakers: &mut Wakers,
     ) -> Look {
-        let queue = &mut self.crowd().queue;
+        let Crowd { queue, max_wait, .. } = self.crowd();
         let Some(waiter) = queue.get_mut(&place) else { unreachable!("{NOT_SETTLED}") };
-        let latest = waiter.latest(&place);
+        let latest = waiter.latest(&place, *max_wait);
         if latest.is_some_and(|latest| latest <= now) {
             wakers.discard(waiter.waker.take());
             queue.remove(&place);
@@ -618,7 +622,7 @@ impl State {
         let closed = self.closed_until(now);
         self.tell();
         let Some(crowd) = &mut self.crowd else { return };
-        let Crowd { queue, tail, settled, abandoned, .. } = crowd.as_mut();
+        let Crowd { queue, tail, settled, abandoned, max_wait, .. } = crowd.as_mut();
         *abandoned = 0;
         *tail = None;
         if queue.is_empty() {
@@ -628,7 +632,7 @@ impl State {
         let mut last = None;
         queue.retain(|place, waiter| {
             let booked = book_on(&policy, (place.arrived, waiter.cost), closed, last, now);
-            if waiter.is_too_late(place, booked.at) {
+            if waiter.is_too_late(place, *max_wait, booked.at) {
                 let rejected = Rejected::new(booked.at.saturating_duration_since(now));
                 settled.insert(*place, Err(rejected));
                 wakers.wake(waiter.waker.take());
@@ -643,5 +647,6 @@ impl State {
     }
 }
 
+mod change;
 #[cfg(test)]
 mod tests;

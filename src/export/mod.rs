@@ -21,8 +21,9 @@
 //! | `tower_cooldown.queue.size`, `.queue.capacity`, `.active_requests`, `.rate`, `.rollout` | |
 //! | `gen_ai.client.token.usage`, `.operation.duration` ([if asked for](Source::gen_ai)) | `gen_ai.*` |
 //!
-//! Prometheus has the same with underscores, the unit (`_seconds`) and `_total`. Dashboards and alerts for these names
-//! are in the repository, in `grafana/`.
+//! Prometheus has the same with underscores, the unit (`_seconds`) and `_total`. In the repository there are a dashboard
+//! and tested alerts for these names (`grafana/`), and a runbook (`docs/runbook.md`): how to roll out and to go back,
+//! symptoms and what to change, and how to find your own thresholds.
 //!
 //! # Cardinality
 //!
@@ -32,7 +33,15 @@
 //! each stack, and a few dozen for one with one upstream. Metrics of layers that a stack does not have are not there.
 
 mod catalog;
+#[cfg(any(feature = "metrics", feature = "opentelemetry"))]
+mod deltas;
 mod instrument;
+#[cfg(feature = "metrics")]
+#[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
+pub mod metrics;
+#[cfg(feature = "opentelemetry")]
+#[cfg_attr(docsrs, doc(cfg(feature = "opentelemetry")))]
+pub mod opentelemetry;
 #[cfg(feature = "prometheus")]
 #[cfg_attr(docsrs, doc(cfg(feature = "prometheus")))]
 pub mod prometheus;

@@ -74,7 +74,7 @@ fn sum<T>(a: Option<T>, b: Option<T>, add: fn(T, T) -> T) -> Option<T> {
 }
 
 impl Gate {
-    fn read(&self) -> GateReading {
+    pub(super) fn read(&self) -> GateReading {
         match self {
             Self::One(handle) => GateReading::of(&Handle::snapshot(handle)),
             #[cfg(feature = "keyed")]
@@ -109,7 +109,7 @@ impl Reading {
 }
 
 impl Sources {
-    pub(super) fn read(&self) -> Vec<Reading> {
+    pub(super) fn read(&self) -> Readings {
         let mut layers: Vec<Used> = Vec::new();
         let mut readings = Vec::new();
         for source in self.list() {
@@ -129,7 +129,7 @@ impl Sources {
             read_source(source, used, &mut readings);
         }
         readings.extend(layers.into_iter().filter_map(|used| used.other));
-        readings
+        Readings(readings)
     }
 
     /// Shows every number of every source to `show`, instrument by instrument, in the order of
@@ -137,9 +137,19 @@ impl Sources {
     pub fn visit(&self, mut show: impl FnMut(&Point<'_>)) {
         let readings = self.read();
         for instrument in super::INSTRUMENTS {
-            for reading in &readings {
-                (instrument.read)(reading, &mut Emit { instrument, reading, show: &mut show });
-            }
+            readings.visit(instrument, &mut show);
+        }
+    }
+}
+
+/// What all sources said.
+#[derive(Default)]
+pub(super) struct Readings(Vec<Reading>);
+
+impl Readings {
+    pub(super) fn visit(&self, instrument: &'static Instrument, mut show: impl FnMut(&Point<'_>)) {
+        for reading in &self.0 {
+            (instrument.read)(reading, &mut Emit { instrument, reading, show: &mut show });
         }
     }
 }
@@ -161,9 +171,10 @@ fn read_source(source: Source, used: &mut Used, readings: &mut Vec<Reading>) {
             used.other().gate.get_or_insert_default().add(&gate);
         } else {
             used.gates += 1;
-            (reading.gate, reading.rollout) = (Some(gate), source.rollout.map(|rollout| rollout.get()));
+            reading.gate = Some(gate);
         }
     }
+    reading.rollout = source.rollout.map(|rollout| rollout.get());
     if reading.book.is_some() || reading.gate.is_some() {
         readings.push(reading);
     }

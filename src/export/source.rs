@@ -142,6 +142,32 @@ impl Sources {
         list.len() < before
     }
 
+    /// Writes all sources as `tracing` events: the rates and the gates at `info`, the waits at `debug`, each with the
+    /// names of its source.
+    pub fn log(&self) {
+        for source in self.list() {
+            let (layer, provider) = (&*source.layer, &*source.provider);
+            let _in = tracing::info_span!("tower_cooldown", layer, provider).entered();
+            if let Some(statistics) = &source.statistics {
+                statistics.snapshot().log();
+            }
+            if let Some(gate) = source.gate.map(|gate| gate.read()) {
+                tracing::info!(
+                    layer,
+                    provider,
+                    gates = gate.gates,
+                    closed = gate.closed,
+                    closed_for_ms = gate.remaining.as_millis() as u64,
+                    waiting = gate.waiting,
+                    in_flight = gate.in_flight,
+                    rate = gate.rate,
+                    rollout = source.rollout.map(|rollout| rollout.get()),
+                    "gate"
+                );
+            }
+        }
+    }
+
     pub(super) fn list(&self) -> Vec<Source> {
         self.lock().clone()
     }

@@ -43,6 +43,17 @@ impl Bucket {
         self.burst as u64
     }
 
+    /// With the size and rate of `new`, and as much missing as was missing here when the last call left. (Where that was
+    /// taken back, the time until it is full stays.)
+    pub(super) fn resized(self, new: Self) -> Self {
+        let (Some(full_at), Some(last)) = (self.full_at, self.last) else {
+            return Self { full_at: self.full_at, ..new };
+        };
+        let missing = full_at.saturating_duration_since(last.at).as_secs_f64() * self.rate();
+        let refill = Duration::try_from_secs_f64(missing / new.rate()).unwrap_or(Duration::MAX);
+        Self { full_at: Some(later(last.at, refill)), last: None, ..new }
+    }
+
     pub(super) fn rate(&self) -> f64 {
         f64::from(self.limit) / self.window.as_secs_f64()
     }

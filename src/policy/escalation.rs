@@ -27,6 +27,11 @@ impl Escalation {
         Self { steps: Arc::new(steps), refusals: 0 }
     }
 
+    /// The same with other steps.
+    pub(super) fn with_steps(self, steps: [Duration; 4]) -> Self {
+        Self { steps: Arc::new(steps), ..self }
+    }
+
     pub(super) fn answered(&mut self, answer: &Answer<'_>) -> Option<Closing> {
         let verdict = answer.signal.verdict;
         let told = answer.signal.hints.retry_after.map(Closing::told);

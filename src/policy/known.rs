@@ -67,7 +67,19 @@ impl Known {
     /// ```
     #[must_use]
     pub fn tokens(mut self, quota: Quota) -> Self {
-        self.tokens = Some(Box::new(Counter::new(quota)));
+        self.tokens = Some(Box::new(match self.tokens {
+            Some(tokens) => tokens.resized(quota),
+            None => Counter::new(quota),
+        }));
+        self
+    }
+
+    /// Another quota of requests, for [changing](crate::Handle::change_policy) it while the program runs, as
+    /// [`tokens`](Self::tokens) does with that of tokens. What is in use of the old one is in use of the new one, if
+    /// both are windows, or both are buckets; else nothing is.
+    #[must_use]
+    pub fn requests(mut self, quota: Quota) -> Self {
+        self.requests = self.requests.resized(quota);
         self
     }
 
@@ -75,7 +87,7 @@ impl Known {
     /// stands for a 503. Default: 500, 1500, 3000, 7000 ms.
     #[must_use]
     pub fn steps(mut self, steps: [Duration; 4]) -> Self {
-        self.escalation = Escalation::new(steps);
+        self.escalation = self.escalation.with_steps(steps);
         self
     }
 }
@@ -143,6 +155,15 @@ impl Counter {
                 let margin = quota.margin.unwrap_or(quota.window / 100);
                 Self::Window(Log::new(quota.limit.into(), quota.window.saturating_add(margin)))
             }
+        }
+    }
+
+    /// For another quota, with what is in use of this one.
+    fn resized(self, quota: Quota) -> Self {
+        match (self, Self::new(quota)) {
+            (Self::Window(old), Self::Window(new)) => Self::Window(old.resized(&new)),
+            (Self::Bucket(old), Self::Bucket(new)) => Self::Bucket(old.resized(new)),
+            (_, new) => new,
         }
     }
 
@@ -386,6 +407,37 @@ mod tests {
             let span = taken[index..].iter().take_while(|(other, _)| *other < *at + secs(10));
             assert!(span.map(|(_, tokens)| tokens).sum::<u64>() <= 1000, "from call {index}");
         }
+    }
+
+    #[test]
+    fn another_quota_counts_what_was_used_of_the_old_one() {
+        let start = Instant::now();
+        let window = |limit| Quota::new(limit, secs(10)).unwrap().margin(Duration::ZERO);
+        let mut known = Known::new(window(10));
+        book(&mut known, start, 6);
+        // Fewer: nothing leaves until there is room, and then no more than the new limit.
+        let mut fewer = known.clone().requests(window(3));
+        assert_eq!(book(&mut fewer, start + secs(1), 4), [9, 9, 9, 19].map(secs));
+        let mut more = known.requests(window(8));
+        assert_eq!(book(&mut more, start + secs(1), 3), [0, 0, 9].map(secs));
+
+        let bucket = |limit, burst| Quota::new(limit, secs(1)).unwrap().burst(burst).unwrap();
+        let mut known = Known::new(bucket(1, 10));
+        book(&mut known, start, 10);
+        let mut quicker = known.clone().requests(bucket(10, 20));
+        assert_eq!(
+            book(&mut quicker, start, 11)[9..],
+            [secs(0), Duration::from_millis(100)],
+            "ten were in use"
+        );
+        known.recall(start, Cost::one());
+        let recalled = known.requests(bucket(1, 10));
+        assert_eq!(recalled.departure(start, Cost::one()), Departure::now(start));
+        assert_eq!(recalled.departure(start, Cost { requests: 2, ..Cost::one() }).at, start + secs(1));
+
+        // Of another shape: nothing is known.
+        let mut other = recalled.requests(window(2)).tokens(window(5)).tokens(window(1000));
+        assert_eq!(book(&mut other, start, 3), [0, 0, 10].map(secs));
     }
 
     #[test]

@@ -88,14 +88,16 @@ impl Ladder {
         self.busy_calls = calls;
         self.busy_window = window;
         self.busy_wait = wait;
-        self.departures = VecDeque::with_capacity(calls * 2);
+        let too_many = self.departures.len().saturating_sub(calls * 2);
+        self.departures.drain(..too_many);
+        self.departures.reserve_exact(calls * 2 - self.departures.len());
         Ok(self)
     }
 
     /// How long the gate closes after 0, 1, 2, and 3 or more 429s in a row. Default: 500, 1500, 3000, 7000 ms.
     #[must_use]
     pub fn steps(mut self, steps: [Duration; 4]) -> Self {
-        self.escalation = Escalation::new(steps);
+        self.escalation = self.escalation.with_steps(steps);
         self
     }
 

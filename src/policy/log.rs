@@ -37,6 +37,11 @@ impl Log {
         self.limit
     }
 
+    /// With the limit and window of `new`, and what was taken here. What was free here already stays free.
+    pub(super) fn resized(self, new: &Self) -> Self {
+        Self { window: new.window, limit: new.limit, grain: new.grain, ..self }
+    }
+
     pub(super) fn rate(&self) -> f64 {
         self.limit as f64 / self.window.as_secs_f64()
     }

@@ -73,7 +73,7 @@ pub use self::{known::Known, ladder::Ladder, learned::Learned, quota::Quota};
 pub(crate) use self::mirror::Mirrored;
 
 use crate::{Cost, WaitReason, signal::Signal};
-use std::{fmt, time::Duration};
+use std::{any::Any, fmt, time::Duration};
 use tokio::time::Instant;
 
 /// Decides when calls leave. See the [module docs](self).
@@ -169,11 +169,18 @@ pub trait Policy: BoxedClone + fmt::Debug + Send {
 pub trait BoxedClone {
     /// A copy in a box of its own.
     fn boxed_clone(&self) -> Box<dyn Policy>;
+
+    /// To find out which policy it is.
+    fn as_any(&self) -> &dyn Any;
 }
 
 impl<P: Policy + Clone + 'static> BoxedClone for P {
     fn boxed_clone(&self) -> Box<dyn Policy> {
         Box::new(self.clone())
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
     }
 }
 

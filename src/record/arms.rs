@@ -1,4 +1,4 @@
-use super::{Arm, Attempts, RecentAttempts, Snapshot, snapshot::ms};
+use super::{Arm, Attempts, RecentAttempts, Snapshot, display::ms};
 use std::{fmt, time::Duration};
 
 /// The two sides of a [`Rollout`](crate::Rollout) beside each other. Its `Display` is a table for people.

@@ -38,6 +38,7 @@
 mod arms;
 mod coalesced;
 mod detail;
+mod display;
 mod distribution;
 mod histogram;
 mod recent;

@@ -57,6 +57,8 @@ impl Notes {
 
     #[cold]
     fn note(&self, at: u64, counts: impl FnOnce() -> Recent) {
+        // A record from outside may say that it ended in the future; no note does.
+        let at = at.min(self.seconds(Instant::now()));
         // Where another call does it, there is nothing left to do.
         let Ok(mut notes) = self.notes.try_lock() else { return };
         if at < self.due.load(Relaxed) {

@@ -188,6 +188,8 @@ fn exporters() {
     cloned::<export::Buckets<'_>>();
     #[cfg(feature = "prometheus")]
     cloned::<export::prometheus::Exporter>();
+    #[cfg(feature = "metrics")]
+    all::<export::metrics::Exporter>();
 }
 
 #[cfg(feature = "replay")]

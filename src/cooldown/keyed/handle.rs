@@ -1,6 +1,8 @@
 use super::gates::Gates;
 use crate::{
+    InvalidSetting,
     cooldown::{GateSnapshot, Handle},
+    policy::Policy,
     record::Statistics,
 };
 use std::{fmt, hash::Hash, sync::Arc, time::Duration};
@@ -46,6 +48,48 @@ impl KeyedHandle {
     /// through all of them.
     pub fn forget_idle(&self, idle: Duration) {
         self.gates.forget_idle(idle, Instant::now());
+    }
+
+    /// As [`Handle::set_max_wait`], for the gates of all keys, and those to come.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn set_max_wait(&self, max_wait: Option<Duration>) -> Result<(), InvalidSetting> {
+        self.gates.template().settings.bounds.set_max_wait(max_wait)?;
+        self.gates.for_each(|gate| gate.rebound());
+        Ok(())
+    }
+
+    /// As [`Handle::set_max_waiting`], for the gates of all keys, and those to come.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn set_max_waiting(&self, calls: Option<usize>) -> Result<(), InvalidSetting> {
+        self.gates.template().settings.bounds.set_max_waiting(calls)
+    }
+
+    /// As [`Handle::change_policy`], for the gates of all keys, and those to come.
+    ///
+    /// # Errors
+    /// As there; of the gates that were changed before the one with the error, which may be some, the change stays. (If
+    /// `change` has an error for settings alone, that is none.)
+    pub fn change_policy<P: Policy + Clone + 'static>(
+        &self,
+        change: impl Fn(P) -> Result<P, InvalidSetting>,
+    ) -> Result<(), InvalidSetting> {
+        let mut result = Handle::new(Arc::clone(self.gates.template())).change_policy(&change);
+        self.gates.for_each(|gate| {
+            if result.is_ok() {
+                result = Handle::new(Arc::clone(gate)).change_policy(&change);
+            }
+        });
+        result
+    }
+
+    /// As [`Handle::set_policy`], for the gates of all keys, and those to come.
+    pub fn set_policy(&self, policy: impl Policy + 'static) {
+        self.gates.template().replace_policy(policy.boxed_clone());
+        self.gates.for_each(|gate| gate.replace_policy(policy.boxed_clone()));
     }
 
     /// What has passed through all gates.

@@ -69,7 +69,7 @@ impl Policy for Capped {
 struct Caller {
     flag: Arc<Flag>,
     timer: Option<Instant>,
-    latest: Option<Instant>,
+    deadline: Option<Instant>,
     /// It was polled once, or never, and will not be polled again.
     parked: bool,
 }
@@ -158,6 +158,7 @@ impl World {
                 self.with(|state, now, wakers| state.close(Closing::adaptive(wait), true, now, wakers));
             }
             15 => self.with(|state, now, wakers| state.reset(now, wakers)),
+            16 => self.change(),
             _ => {
                 let wait = ms(&mut self.random, 1500);
                 self.advance(wait);
@@ -165,6 +166,36 @@ impl World {
         }
         self.settle();
         self.check();
+    }
+
+    /// Somebody turns the knobs.
+    fn change(&mut self) {
+        match self.random.u64(..4) {
+            0 => {
+                let max_wait =
+                    (self.random.u64(..3) > 0).then(|| Duration::from_secs(1 + self.random.u64(..20)));
+                self.max_wait = max_wait;
+                self.with(|state, now, wakers| state.bound(max_wait, now, wakers));
+            }
+            1 if self.cap.is_none() => {
+                // It does not know of those who left, so the promise of the old one is void.
+                let quota = Quota::new(1 + self.random.u64(..30) as u32, Duration::from_secs(1)).unwrap();
+                self.limit = None;
+                self.with(|state, now, wakers| {
+                    state.replace_policy(Box::new(Known::new(quota)), now, wakers);
+                });
+            }
+            2 => {
+                let changed = self.with(|state, now, wakers| {
+                    state.change_policy(|policy| Ok::<_, ()>(policy.boxed_clone()), now, wakers)
+                });
+                assert_eq!(changed, Ok(()));
+            }
+            _ => {
+                let refused = self.with(|state, now, wakers| state.change_policy(|_| Err(()), now, wakers));
+                assert_eq!(refused, Err(()));
+            }
+        }
     }
 
     fn call(&mut self) {
@@ -184,10 +215,7 @@ impl World {
             Booking::Wait { place, .. } => {
                 let (flag, parked) = (Arc::<Flag>::default(), self.parking && self.random.u64(..10) == 0);
                 let never_polled = parked && self.random.u64(..2) == 0;
-                self.waiting.insert(
-                    place,
-                    Caller { flag, timer: None, latest: bounds.latest(place.arrived), parked },
-                );
+                self.waiting.insert(place, Caller { flag, timer: None, deadline: bounds.deadline, parked });
                 if !never_polled {
                     self.look(place);
                 }
@@ -222,18 +250,28 @@ impl World {
         assert!(in_bounds, "seed {seed}: too many in flight");
     }
 
+    /// When the call leaves at the latest, by the bounds of now.
+    fn latest(&self, place: &Place, caller: &Caller) -> Option<Instant> {
+        let bounds = Bounds { max_wait: self.max_wait, max_waiting: None, deadline: caller.deadline };
+        bounds.latest(place.arrived)
+    }
+
     fn look(&mut self, place: Place) {
         let waker = Waker::from(Arc::clone(&self.waiting[&place].flag));
         let cx = Context::from_waker(&waker);
         match self.with(|state, now, wakers| state.look(place, now, &cx, wakers)) {
             Look::Settled(Ok(leave)) => {
-                let latest = self.waiting.remove(&place).and_then(|caller| caller.latest);
+                let latest = self.waiting.remove(&place).and_then(|caller| self.latest(&place, &caller));
                 assert!(latest.is_none_or(|latest| self.now <= latest), "seed {}: too late", self.seed);
                 self.departed(place, leave);
             }
             Look::Settled(Err(_)) => {
                 let caller = self.waiting.remove(&place);
-                assert!(caller.is_some_and(|caller| caller.latest.is_some()), "seed {}", self.seed);
+                assert!(
+                    caller.is_some_and(|caller| self.latest(&place, &caller).is_some()),
+                    "seed {}",
+                    self.seed
+                );
             }
             Look::Wait { until } => {
                 assert!(until > self.now, "seed {}: a timer for now", self.seed);
@@ -357,7 +395,7 @@ impl World {
         for (place, waiter) in &crowd.queue {
             let booked = waiter.booked(place).at;
             assert!(closed.is_none_or(|closed| booked >= closed.until), "seed {}: booked in vain", self.seed);
-            assert!(!waiter.is_too_late(place, booked), "seed {}: not refused", self.seed);
+            assert!(!waiter.is_too_late(place, crowd.max_wait, booked), "seed {}: not refused", self.seed);
         }
         let booked: Vec<_> = crowd.queue.iter().map(|(place, waiter)| waiter.booked(place).at).collect();
         assert!(booked.is_sorted(), "seed {}: booked out of order", self.seed);

@@ -181,10 +181,11 @@ impl Learned {
         if !(0.0..=0.5).contains(&share) {
             return Err(InvalidSetting::new("budget", format!("must be from 0 to 0.5, is {share}")));
         }
-        Ok(Self::with(share, self.seed))
+        Ok(Self { budget: share, ..self })
     }
 
-    /// A first guess at the quota, which saves the first refusals. It need not be right. Of a quota with a
+    /// A first guess at the quota, which saves the first refusals. It need not be right. (On a policy that has learned
+    /// already it is a fresh start.) Of a quota with a
     /// [burst](Quota::burst) so many calls leave at once after a time in which fewer were asked for, as long as
     /// nothing is refused.
     #[must_use]

@@ -79,6 +79,11 @@ impl Mirrored {
         self.policy.as_ref()
     }
 
+    /// Another policy. What the server told stays true.
+    pub(crate) fn replace(&mut self, policy: Box<dyn Policy>) {
+        self.policy = policy;
+    }
+
     pub(crate) fn departure(&self, arrived: Instant, cost: Cost) -> Departure {
         let Some(told) = &self.told else { return self.policy.departure(arrived, cost) };
         let at = told.departure(cost).map_or(arrived, |at| at.max(arrived));
