@@ -3,17 +3,12 @@
 
 mod support;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    env,
-    io::Write,
-    process::{Command, Stdio},
-};
-use support::{Upstream, ms, request, secs, unpaced};
+use std::collections::{BTreeMap, BTreeSet};
+use support::{Upstream, ms, request, secs};
 use tokio::time::Instant;
 use tower::{ServiceBuilder, ServiceExt};
 use tower_cooldown::{
-    AdaptiveCooldownLayer, CoalesceLayer, FallbackLayer, Handle, MicroBatchLayer, Rollout, WaitReason,
+    AdaptiveCooldownLayer, CoalesceLayer, Handle, MicroBatchLayer, Rollout, WaitReason,
     cooldown::TooManyRequests,
     export::{INSTRUMENTS, Kind, Source, Sources, Value},
     policy::{Known, Quota},
@@ -181,7 +176,13 @@ fn names_and_units() {
 #[cfg(feature = "prometheus")]
 mod prometheus {
     use super::*;
-    use tower_cooldown::export::prometheus::Exporter;
+    use std::{
+        env,
+        io::Write,
+        process::{Command, Stdio},
+    };
+    use support::unpaced;
+    use tower_cooldown::{FallbackLayer, export::prometheus::Exporter};
 
     /// The number after this series, if it is there.
     fn value(text: &str, series: &str) -> Option<f64> {

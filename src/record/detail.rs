@@ -29,8 +29,8 @@ impl Snapshot {
     /// What happened between `earlier` and this one: two snapshots of the same [`Statistics`](super::Statistics).
     ///
     /// Counts and times are differences, and quantiles are those of the difference. The longest time in between is
-    /// known to its bucket only, an eighth of it. [`last_minute`](Self::last_minute) and the runs of 429s are those
-    /// of this snapshot. What went down, because `earlier` is later or of another book, counts as zero.
+    /// known to its bucket only, an eighth of it. [`last_minute`](Self::last_minute), the runs of 429s and the largest
+    /// batch are those of this snapshot. What went down, because `earlier` is later or of another book, counts as zero.
     #[must_use]
     pub fn delta(&self, earlier: &Self) -> Self {
         self.combine(earlier, Combine { count: u64::saturating_sub, times: Distribution::minus })
