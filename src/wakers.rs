@@ -1,4 +1,7 @@
-use std::task::Waker;
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    task::Waker,
+};
 
 /// Wakers taken out of a shared state, to be woken or dropped when its lock is free again.
 ///
@@ -12,7 +15,7 @@ pub(crate) struct Wakers {
 #[derive(Debug)]
 enum Taken {
     Wake(Waker),
-    Discard(#[allow(dead_code, reason = "it is kept to be dropped later")] Waker),
+    Discard(Waker),
 }
 
 impl Wakers {
@@ -34,9 +37,11 @@ impl Wakers {
     #[cold]
     fn release(&mut self) {
         for taken in self.taken.drain(..) {
-            if let Taken::Wake(waker) = taken {
-                waker.wake();
-            }
+            // One task's executor must not keep the others from being woken. It may panic at a drop as well.
+            drop(catch_unwind(AssertUnwindSafe(|| match taken {
+                Taken::Wake(waker) => waker.wake(),
+                Taken::Discard(waker) => drop(waker),
+            })));
         }
     }
 }

@@ -181,3 +181,27 @@ async fn a_waker_may_take_another_waiting_call_with_it() {
     drop((first, second, third));
     assert_eq!(layer.get_statistics().snapshot().attempts.cancelled, 4);
 }
+
+/// An executor that panics when it is told to wake a task is at fault, but not the others who wait.
+#[tokio::test(start_paused = true)]
+async fn a_waker_that_panics_takes_no_wake_up_along() {
+    struct Panics;
+
+    impl Wake for Panics {
+        fn wake(self: Arc<Self>) {
+            panic!("told to panic");
+        }
+    }
+
+    let layer = AdaptiveCooldownLayer::with_policy(unpaced());
+    let gate = layer.handle();
+    gate.cool_for(secs(60));
+    let (mut first, mut second) = (layer.layer(Upstream::ok()), layer.layer(Upstream::ok()));
+    let panics = Waker::from(Arc::new(Panics));
+    assert!(Service::<Request<()>>::poll_ready(&mut first, &mut Context::from_waker(&panics)).is_pending());
+    let looker = Looker::new(&gate);
+    assert!(!poll_ready(&mut second, &looker));
+    gate.reset();
+    assert_eq!(looker.woken(), 1);
+    assert!(poll_ready(&mut first, &looker) && poll_ready(&mut second, &looker));
+}

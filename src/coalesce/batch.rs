@@ -241,7 +241,9 @@ impl<Req, T, E> Batch<Req, T, E> {
         for waker in wakers {
             drop(catch_unwind(AssertUnwindSafe(|| waker.wake())));
         }
-        drop(catch_unwind(AssertUnwindSafe(|| drop(unwanted))));
+        for answer in unwanted {
+            drop(catch_unwind(AssertUnwindSafe(|| drop(answer))));
+        }
     }
 
     /// All that wait without an answer get this one. `sent` says whose requests were taken out before.

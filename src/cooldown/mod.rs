@@ -80,7 +80,9 @@
 //! # Cancellation
 //!
 //! A future that is dropped before it is sent gives its departure to those behind it, as far as the policy can
-//! take one back. Dropped in flight, it is recorded as cancelled.
+//! take one back. Dropped in flight, it is recorded as cancelled. One that is kept and not polled costs those behind
+//! it no more than its own departure; in flight it counts for as long as it lives, where the policy
+//! [bounds](crate::policy::Policy::max_in_flight) the calls in flight.
 //!
 //! # Panics
 //!

@@ -14,7 +14,10 @@ use std::{
 };
 use tokio::time::Instant;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, limit::ConcurrencyLimit};
-use tower_cooldown::coalesce::{Abandon, BatchError, Linger, Overflow, Oversize};
+use tower_cooldown::{
+    CoalesceLayer,
+    coalesce::{Abandon, BatchError, Linger, Overflow, Oversize},
+};
 
 fn is_mismatch(outcome: &crate::inner::Outcome, want_expected: usize, want_got: usize) -> bool {
     matches!(outcome, Err(BatchError::LengthMismatch { expected, got, .. })
@@ -333,4 +336,28 @@ async fn a_call_that_hangs_times_out_and_is_dropped() {
     }
     assert_eq!((start.elapsed(), inner.in_flight()), (secs(1), 0));
     assert_answered(&ask_all(&service, 2..4).await, 2..4);
+}
+
+/// Two at once would end the process, if the second came while the first is on its way up.
+#[tokio::test(start_paused = true)]
+async fn answers_that_panic_when_they_are_dropped_harm_nobody() {
+    struct Bomb(u64);
+
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            assert!(self.0 == 0, "told to panic");
+        }
+    }
+
+    let inner = tower::service_fn(|items: Vec<u64>| async move {
+        tokio::time::sleep(ms(5)).await;
+        Ok::<Vec<Result<Bomb, Fault>>, Fault>(items.into_iter().map(|item| Ok(Bomb(item))).collect())
+    });
+    let service = CoalesceLayer::new(4).unwrap().layer(inner);
+    let mut calls: Vec<_> = (0..4).map(|item| service.clone().call(item)).collect();
+    settle().await;
+    let stays = calls.remove(0);
+    drop(calls);
+    assert_eq!(stays.await.unwrap().0, 0);
+    assert_eq!(service.handle().held(), 0);
 }

@@ -1,0 +1,198 @@
+//! Ten million calls, of which many are given up or hit by a fault: memory stays as it was, the books add up, and
+//! no task is left.
+//!
+//! It takes minutes, so it runs in `./scripts/test --long` only; `SOAK_CALLS` sets another number of calls.
+
+mod support;
+
+use futures::FutureExt;
+use http::{Request, Response};
+use std::{
+    env, fs,
+    future::Future,
+    panic::{AssertUnwindSafe, set_hook, take_hook},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    task::{Context, Waker},
+};
+use support::{ms, secs, settle};
+use tokio::{runtime::Builder, task::JoinSet, time::sleep};
+use tower::{BoxError, Layer, ServiceBuilder, ServiceExt, retry::RetryLayer, service_fn};
+use tower_cooldown::{
+    AdaptiveCooldownLayer, CoalesceLayer, FallbackLayer, MicroBatchLayer,
+    cooldown::TooManyRequests,
+    fallback::FallbackError,
+    policy::{Known, Quota},
+    record::Statistics,
+    retry::RetryPolicy,
+};
+
+const WORKERS: u64 = 64;
+const STEP: u64 = 1_000_000;
+
+/// What came of the calls, as their callers saw it.
+#[derive(Default)]
+struct Seen {
+    /// Calls that came to the stack; who gave up before is not among them.
+    came: AtomicU64,
+    ended: AtomicU64,
+    /// They panicked, or were given up.
+    gone: AtomicU64,
+    coalesced: AtomicU64,
+}
+
+fn add_one(count: &AtomicU64) {
+    count.fetch_add(1, Relaxed);
+}
+
+/// In bytes.
+fn resident() -> u64 {
+    let statm = fs::read_to_string("/proc/self/statm").expect("the soak needs Linux");
+    let pages: u64 = statm.split_whitespace().nth(1).and_then(|pages| pages.parse().ok()).expect("a number");
+    pages * 4096
+}
+
+/// What one call meets.
+async fn meets(random: &Mutex<fastrand::Rng>) -> Result<u16, BoxError> {
+    let (fault, latency) = {
+        let mut random = random.lock().unwrap();
+        (random.u8(..), random.u64(..4))
+    };
+    if latency > 0 {
+        sleep(ms(latency)).await;
+    }
+    match fault {
+        0..8 => Err("connection reset".into()),
+        8..10 => panic!("told to panic"),
+        10..40 => Ok(429),
+        40..50 => Ok(503),
+        50..60 => Ok(500),
+        60..66 => Ok(404),
+        _ => Ok(200),
+    }
+}
+
+/// Polls a few times and drops, or waits for the end: `None` if it did not come to that.
+async fn call_or_give_up<F: Future>(call: F, polls: Option<u8>) -> Option<F::Output> {
+    let Some(polls) = polls else { return AssertUnwindSafe(call).catch_unwind().await.ok() };
+    let mut call = Box::pin(AssertUnwindSafe(call).catch_unwind());
+    for _ in 0..polls {
+        if let std::task::Poll::Ready(answer) = call.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            return answer.ok();
+        }
+        sleep(ms(1)).await;
+    }
+    None
+}
+
+async fn soak(calls: u64) {
+    let seen = Arc::new(Seen::default());
+    let random = Arc::new(Mutex::new(fastrand::Rng::with_seed(5)));
+    let (batch, fallback, gates) = (Statistics::new(), Statistics::new(), Statistics::new());
+    let quota = Known::new(Quota::new(1_000_000, ms(1)).unwrap()).steps([ms(1), ms(2), ms(4), ms(8)]);
+    let cooldown = AdaptiveCooldownLayer::with_policy(quota).statistics(&gates).max_wait(ms(20));
+    let cooldown = cooldown.reject_with(TooManyRequests);
+    let gate = cooldown.handle();
+    let primary = service_fn({
+        let random = Arc::clone(&random);
+        move |_: Request<()>| {
+            let random = Arc::clone(&random);
+            async move { Ok::<_, BoxError>(Response::builder().status(meets(&random).await?).body(())?) }
+        }
+    });
+    let second = service_fn(|_: Request<()>| async { Ok::<_, BoxError>(Response::new(())) });
+    let counts = Arc::clone(&seen);
+    let stack = ServiceBuilder::new()
+        .boxed_clone()
+        .map_request(move |request: Request<()>| {
+            add_one(&counts.came);
+            request
+        })
+        .map_err(|error: FallbackError<BoxError, BoxError>| BoxError::from(error))
+        .layer(MicroBatchLayer::new(40).unwrap().pause(ms(1)).statistics(&batch))
+        .layer(FallbackLayer::new(second).statistics(&fallback))
+        .layer(RetryLayer::new(RetryPolicy::new().max_retries(2)))
+        .layer(cooldown)
+        .service(primary);
+    let coalesce = CoalesceLayer::new(16).unwrap().key(|item: &u64| item % 7).layer(service_fn({
+        let random = Arc::clone(&random);
+        move |batch: Vec<u64>| {
+            let random = Arc::clone(&random);
+            async move {
+                meets(&random).await?;
+                Ok::<Vec<Result<u64, BoxError>>, BoxError>(batch.into_iter().map(Ok).collect())
+            }
+        }
+    }));
+    let held = coalesce.handle();
+    let coalesce = coalesce.boxed_clone();
+
+    let mut after_the_first = 0;
+    for step in 1..=calls.div_ceil(STEP) {
+        let mut workers = JoinSet::new();
+        for worker in 0..WORKERS {
+            let (seen, stack, coalesce) = (Arc::clone(&seen), stack.clone(), coalesce.clone());
+            let mut random = fastrand::Rng::with_seed(step * WORKERS + worker);
+            workers.spawn(async move {
+                for _ in 0..STEP / WORKERS {
+                    let polls = (random.u8(..5) == 0).then(|| random.u8(1..5));
+                    if random.u8(..4) == 0 {
+                        let item = random.u64(..);
+                        let answer = call_or_give_up(coalesce.clone().oneshot(item), polls).await;
+                        assert!(!matches!(answer, Some(Ok(answer)) if answer != item), "a mix-up");
+                        add_one(&seen.coalesced);
+                    } else {
+                        match call_or_give_up(stack.clone().oneshot(Request::new(())), polls).await {
+                            Some(_) => add_one(&seen.ended),
+                            None => add_one(&seen.gone),
+                        }
+                    }
+                }
+            });
+        }
+        while let Some(worker) = workers.join_next().await {
+            worker.expect("a worker does not panic");
+        }
+        drop(workers);
+        sleep(secs(60)).await;
+        settle().await;
+
+        let [came, ended, gone] = [&seen.came, &seen.ended, &seen.gone].map(|count| count.load(Relaxed));
+        let (attempts, calls) = (batch.snapshot().attempts, fallback.snapshot().calls);
+        assert_eq!((attempts.total(), attempts.finished()), (came, ended), "of {gone} gone: {attempts:?}");
+        assert!(attempts.cancelled <= gone, "{attempts:?}");
+        assert_eq!(calls.finished(), ended, "{calls:?}");
+        assert!(calls.total() <= came, "{calls:?}");
+        let attempts = gates.snapshot().attempts;
+        assert!(attempts.finished() >= ended && attempts.cancelled <= gone + came / 20, "{attempts:?}");
+        assert_eq!(attempts.response.count, attempts.finished() - attempts.rejected, "{attempts:?}");
+        assert_eq!((gate.snapshot().waiting, gate.snapshot().in_flight, held.held()), (0, 0, 0));
+        assert_eq!(tokio::runtime::Handle::current().metrics().num_alive_tasks(), 0);
+
+        let resident = resident();
+        println!("{step} million calls: {:.2} MB resident", resident as f64 / 1e6);
+        if step == 1 {
+            after_the_first = resident;
+        }
+        let grown = resident.saturating_sub(after_the_first);
+        assert!(grown * 100 <= after_the_first, "{grown} bytes more than after the first million");
+    }
+    println!("{} in the stack, {} coalesced", seen.came.load(Relaxed), seen.coalesced.load(Relaxed));
+}
+
+#[test]
+#[ignore = "takes minutes: ./scripts/test --long"]
+fn ten_million_calls_leave_nothing_behind() {
+    let calls = env::var("SOAK_CALLS").map_or(10 * STEP, |calls| calls.parse().expect("a number"));
+    // Hundreds of thousands of panics are part of the script. Those of the checks are printed.
+    let hook = take_hook();
+    set_hook(Box::new(move |panic| {
+        if panic.payload_as_str() != Some("told to panic") {
+            hook(panic);
+        }
+    }));
+    let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    runtime.block_on(soak(calls));
+}
