@@ -41,7 +41,7 @@ impl BodyHintsLayer {
     }
 
     /// Reads answers with this status too: 400 for AWS and Linear, 403 for GitHub and Google's older services, 200
-    /// for GraphQL.
+    /// for GraphQL. Default: 429 and 503 only.
     ///
     /// Of successful ones (2xx) only those whose content type is JSON. With 200, the head of every such answer waits
     /// for its body, for up to [`timeout`](Self::timeout); and only bodies up to [`max_bytes`](Self::max_bytes) are

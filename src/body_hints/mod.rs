@@ -36,6 +36,23 @@
 //! # }
 //! ```
 //!
+//! For services that refuse in another way, and answers that are large or late:
+//!
+//! ```
+//! use http::StatusCode;
+//! use std::time::Duration;
+//! use tower_cooldown::{BodyHintsLayer, InvalidSetting};
+//!
+//! # fn main() -> Result<(), InvalidSetting> {
+//! let layer = BodyHintsLayer::new()
+//!     .also_status(StatusCode::FORBIDDEN) // GitHub
+//!     .also_status(StatusCode::BAD_REQUEST) // AWS
+//!     .timeout(Duration::from_millis(200))?;
+//! # let _ = layer;
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # What is read
 //!
 //! 429 and 503, and the statuses that you [add](BodyHintsLayer::also_status):

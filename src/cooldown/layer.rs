@@ -170,8 +170,9 @@ impl<C, R, A, W, D> AdaptiveCooldownLayer<C, R, A, W, D> {
     }
 
     /// What answers a call that is rejected because of [`max_wait`](AdaptiveCooldownLayer::max_wait), which
-    /// comes first: [`TooManyRequests`](super::TooManyRequests), or a closure
-    /// `Fn(Rejected) -> Result<Response, Error>`.
+    /// comes first, or of its [`deadline`](AdaptiveCooldownLayer::deadline): [`TooManyRequests`](super::TooManyRequests),
+    /// [`GrpcStatus`](super::GrpcStatus), or a closure `Fn(Rejected) -> Result<Response, Error>`. Default: an error,
+    /// by [`IntoError`].
     ///
     /// ```
     /// use std::time::Duration;

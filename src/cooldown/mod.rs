@@ -55,7 +55,8 @@
 //! `poll_ready` is a hint: it answers `Pending` while the gate is closed, so that `LoadShed` sheds and
 //! `Balance` goes elsewhere, and it may answer `Pending` again after it answered `Ready`. It reserves nothing. It
 //! does not speak for calls outside a partial [rollout](AdaptiveCooldownLayer::rollout), or where calls would
-//! be rejected because of [`max_wait`](AdaptiveCooldownLayer::max_wait): then it is `Ready`, and `call` decides.
+//! be rejected because of [`max_wait`](AdaptiveCooldownLayer::max_wait) or may be because of their own
+//! [deadline](AdaptiveCooldownLayer::deadline): then it is `Ready`, and `call` decides.
 //! What counts is `call`: it books a departure, and the future waits for it. While it waits, nothing of the
 //! inner service is held.
 //!

@@ -41,13 +41,13 @@ impl<F> FallbackLayer<F> {
 }
 
 impl<F, C, K> FallbackLayer<F, C, K> {
-    /// Falls back for this reason, too.
+    /// Falls back for this reason, too. Default: for all but [`FallbackReason::ClientError`].
     pub fn also(mut self, reason: FallbackReason) -> Self {
         self.options.reasons[reason as usize] = true;
         self
     }
 
-    /// Does not fall back for this reason.
+    /// Does not fall back for this reason. Default: see [`also`](Self::also).
     pub fn except(mut self, reason: FallbackReason) -> Self {
         self.options.reasons[reason as usize] = false;
         self

@@ -46,7 +46,7 @@ impl Known {
 
     /// A quota of tokens beside that of requests. A call leaves when both have room for its
     /// [cost](crate::AdaptiveCooldownLayer::cost); one that costs more tokens than the whole quota leaves when
-    /// nothing of it is in use.
+    /// nothing of it is in use. Default: tokens have no limit.
     ///
     /// ```
     /// use http::Request;

@@ -51,7 +51,8 @@ impl Quota {
         Ok(Self { limit, window, burst: None, margin: None })
     }
 
-    /// Makes it a token bucket that holds `burst` calls. 1 spaces the calls evenly.
+    /// Makes it a token bucket that holds `burst` calls. 1 spaces the calls evenly. Default: a window, of which all
+    /// calls may leave at once.
     ///
     /// # Errors
     /// If `burst` is zero.

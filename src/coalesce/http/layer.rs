@@ -56,7 +56,7 @@ impl<C, B, P> HttpCoalesceLayer<C, B, P> {
     }
 
     /// Requests for which this says different things are never joined: for tenants that headers and URI do not tell,
-    /// such as those that an extension names.
+    /// such as those that an extension names. Default: nothing says so.
     ///
     /// Without it, a request that has extensions passes through, for nobody knows what they mean; with it, requests
     /// with extensions are joined too, and the call has those of the first.

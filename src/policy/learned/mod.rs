@@ -184,8 +184,8 @@ impl Learned {
         Ok(Self { budget: share, ..self })
     }
 
-    /// A first guess at the quota, which saves the first refusals. It need not be right. (On a policy that has learned
-    /// already it is a fresh start.) Of a quota with a
+    /// A first guess at the quota, which saves the first refusals. Default: none. It need not be right. (On a policy
+    /// that has learned already it is a fresh start.) Of a quota with a
     /// [burst](Quota::burst) so many calls leave at once after a time in which fewer were asked for, as long as
     /// nothing is refused.
     #[must_use]

@@ -5,7 +5,7 @@ use std::{
     fmt,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
 };
 
 /// A body whose copies can each be sent, one after another, as long as it is small enough. See the
@@ -65,9 +65,11 @@ impl<B: Body + Unpin> Body for ReplayBody<B> {
             shared.forget();
         }
         let frame = shared.poll_frame(cx);
+        let discarded = if frame.is_pending() { shared.wait(cx.waker()) } else { None };
         drop(shared);
-        // Without the lock: whoever is woken may drop its copy at once.
-        superseded.into_iter().for_each(std::task::Waker::wake);
+        // Without the lock: with a waker that is woken or dropped, a task may end that holds another copy.
+        drop(discarded);
+        superseded.into_iter().for_each(Waker::wake);
         frame
     }
 

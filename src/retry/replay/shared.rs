@@ -114,6 +114,14 @@ impl<B> Shared<B> {
         }
     }
 
+    /// The copy that is read waits. Returns a waker that is not needed any more.
+    pub(super) fn wait(&mut self, waker: &Waker) -> Option<Waker> {
+        match &self.waker {
+            Some(present) if present.will_wake(waker) => None,
+            _ => self.waker.replace(waker.clone()),
+        }
+    }
+
     /// There is no other copy than the one that is read: what it has had is not needed any more.
     pub(super) fn forget(&mut self) {
         self.kept.whole = false;
@@ -155,13 +163,7 @@ impl<B: Body + Unpin> Shared<B> {
         if self.ended {
             return Poll::Ready(None);
         }
-        let Poll::Ready(frame) = Pin::new(&mut self.rest).poll_frame(cx) else {
-            match &mut self.waker {
-                Some(waker) => waker.clone_from(cx.waker()),
-                none => *none = Some(cx.waker().clone()),
-            }
-            return Poll::Pending;
-        };
+        let Poll::Ready(frame) = Pin::new(&mut self.rest).poll_frame(cx) else { return Poll::Pending };
         Poll::Ready(match frame {
             Some(Ok(frame)) => {
                 Some(Ok(self.had(frame.map_data(|mut data| data.copy_to_bytes(data.remaining())))))

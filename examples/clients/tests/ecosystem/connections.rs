@@ -73,15 +73,22 @@ where
             if counted.fetch_add(1, SeqCst) == 0 {
                 let gate = gate.clone();
                 tokio::spawn(async move {
-                    while gate.snapshot().closed_for.is_none() {
-                        sleep(Duration::from_millis(5)).await;
-                    }
+                    closed(&gate).await;
+                    // The others come, and wait.
+                    sleep(Duration::from_millis(50)).await;
                     connection.abort();
                 });
             }
         }
     });
     Cutting { uri, connections, task }
+}
+
+/// Once it has closed, it stays so for longer than this test needs to look.
+async fn closed(gate: &Handle) {
+    while gate.snapshot().epoch == 0 {
+        sleep(Duration::from_millis(5)).await;
+    }
 }
 
 fn layer(statistics: &Statistics) -> AdaptiveCooldownLayer {
@@ -93,10 +100,10 @@ fn layer(statistics: &Statistics) -> AdaptiveCooldownLayer {
 async fn hyper_makes_a_new_one_and_nobody_fails() {
     let statistics = Statistics::new();
     let cooldown = layer(&statistics);
+    let gate = cooldown.handle();
     let calls = Arc::<AtomicUsize>::default();
-    let counted = Arc::clone(&calls);
     let router = Router::new().fallback(move |body: Body| {
-        let first = counted.fetch_add(1, SeqCst) == 0;
+        let first = calls.fetch_add(1, SeqCst) == 0;
         async move { if first { refusal() } else { body.into_response() } }
     });
     let server = serve(router.into_service(), cooldown.handle()).await;
@@ -115,9 +122,7 @@ async fn hyper_makes_a_new_one_and_nobody_fails() {
     };
     // The first is refused and waits for its second attempt; the others come meanwhile.
     let later = async {
-        while calls.load(SeqCst) == 0 {
-            sleep(Duration::from_millis(5)).await;
-        }
+        closed(&gate).await;
         join_all((1..8).map(call)).await
     };
     let (first, later) = tokio::join!(call(0), later);
@@ -131,8 +136,9 @@ async fn hyper_makes_a_new_one_and_nobody_fails() {
 async fn so_does_a_tonic_channel() {
     let statistics = Statistics::new();
     let cooldown = layer(&statistics);
+    let gate = cooldown.handle();
     let tagger = Tagger::new(1);
-    let server = serve(tagger.clone(), cooldown.handle()).await;
+    let server = serve(tagger, cooldown.handle()).await;
     let stack = ServiceBuilder::new()
         .layer(ReplayLayer::new(1024))
         .layer(RetryLayer::new(RetryPolicy::new().copy_with(ByReplay)))
@@ -144,9 +150,7 @@ async fn so_does_a_tonic_channel() {
         async move { client.tag(Text::new("word")).await.unwrap().into_inner().word }
     };
     let later = async {
-        while tagger.calls() == 0 {
-            sleep(Duration::from_millis(5)).await;
-        }
+        closed(&gate).await;
         join_all((1..8).map(|_| call())).await
     };
     let (first, later) = tokio::join!(call(), later);

@@ -6,6 +6,7 @@
 mod axum_inbound;
 #[path = "../../axum_outbound.rs"]
 mod axum_outbound;
+mod bodies;
 mod connections;
 #[path = "../../hyper_client.rs"]
 mod hyper_client;
