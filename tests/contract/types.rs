@@ -1,10 +1,10 @@
 //! Where the types can go: into tasks, onto other threads, behind a shared reference. As soon as this compiles it
 //! holds; what runs is the check that no public type was forgotten.
 
-use crate::support::Upstream;
+use crate::support::{Upstream, request, secs};
 use http::Request;
 use std::{fs, path::Path};
-use tower::{BoxError, Service};
+use tower::{BoxError, Layer, Service, ServiceExt};
 use tower_cooldown::*;
 
 /// `Send + Sync + Unpin`, and `Debug`, as every public type has to be.
@@ -215,6 +215,35 @@ fn simulated_upstreams() {
     cloned::<testing::Neighbour>();
     cloned::<testing::Reading>();
     cloned::<testing::Unit>();
+}
+
+/// `tests/types.rs` has those that need no feature.
+#[tokio::test(start_paused = true)]
+async fn what_is_printed_says_something() {
+    let key: Key = |request| request.uri().path().to_owned();
+    let keyed = AdaptiveCooldownLayer::new().name("gemini").keyed(key);
+    let batches = CoalesceLayer::<u64>::new(7).unwrap();
+    let mut coalesce = batches.layer(Batches);
+    let mut body = BodyHintsLayer::new().layer(Upstream::ok());
+    body.ready().await.unwrap();
+    let rejected = Rejected::new(secs(3));
+    for (printed, part) in [
+        (format!("{keyed:?}"), "keys: 0"),
+        (format!("{:?}", keyed.handle()), "KeyedHandle"),
+        (format!("{:?}", keyed.layer(Upstream::ok())), "Upstream"),
+        (format!("{:?}", keyed.layer(Upstream::ok()).call(request(1))), "stage"),
+        (format!("{batches:?}"), "7"),
+        (format!("{coalesce:?}"), "held: 0"),
+        (format!("{:?}", coalesce.handle()), "Handle"),
+        (format!("{:?}", coalesce.call(1)), "waiting"),
+        (format!("{body:?}"), "Upstream"),
+        (format!("{:?}", body.call(request(1))), "calling"),
+        (format!("{:?}", body.oneshot(request(1)).await.unwrap().body()), "PeekedBody"),
+        (format!("{rejected}"), "3s"),
+        (format!("{}", coalesce::BatchError::<BoxError>::Closed), "given up"),
+    ] {
+        assert!(printed.contains(part), "no {part} in {printed}");
+    }
 }
 
 /// The files of the crate, with their text.
