@@ -92,6 +92,7 @@
 //! |---|---|---|
 //! | `keyed` | no | [a gate per key](cooldown) (`cooldown::keyed`) |
 //! | `body` | no | `BodyHintsLayer`: limits that a service tells in the body of its answer |
+//! | `redis` | no | a gate that many processes share, on Redis or Valkey (`fleet`) |
 //! | `reqwest` | no | `reqwest::Response` is read like other responses |
 //! | `serde` | no | `Serialize` for snapshots and records |
 //! | `testing` | no | `testing`: simulated upstreams with a quota, for your tests |
@@ -115,6 +116,9 @@ pub mod cost;
 mod deferred;
 mod error;
 pub mod fallback;
+#[cfg(feature = "redis")]
+#[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
+pub mod fleet;
 mod lanes;
 pub mod micro_batch;
 #[doc = include_str!("../docs/overhead.md")]

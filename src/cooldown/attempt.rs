@@ -60,6 +60,7 @@ impl Attempt {
         let mut attempt = Self::new(gate, arrived, Stage::Ended, reason);
         let bounds = attempt.gate.settings.bounds;
         let booking = attempt.gate.with(|state, wakers| state.book((arrived, cost), bounds, now, wakers));
+        attempt.gate.attend();
         if let Err(rejected) = attempt.booked(booking, now) {
             attempt.stage = Stage::Rejected(rejected);
         }
@@ -181,6 +182,7 @@ impl Attempt {
             Stage::Control => Some(self.arrived),
             Stage::Waiting | Stage::Rejected(_) | Stage::Ended => return,
         };
+        self.gate.attend();
         self.record(arm, signal.verdict.into(), signal.status, now, sent);
     }
 
@@ -222,6 +224,7 @@ impl Attempt {
             Stage::Control => Some(self.arrived),
             Stage::Rejected(_) | Stage::Ended => return,
         };
+        self.gate.attend();
         self.record(arm, Outcome::Cancelled, None, now, sent);
     }
 }
@@ -245,7 +248,9 @@ impl Permit for Attempt {
             let place = self.place();
             let now = Instant::now();
             // A timer that fired is no permission: the gate may have moved.
-            match self.gate.with(|state, wakers| state.look(place, now, cx, wakers)) {
+            let look = self.gate.with(|state, wakers| state.look(place, now, cx, wakers));
+            self.gate.attend();
+            match look {
                 Look::Settled(settled) => return Poll::Ready(self.settle(settled, now)),
                 Look::Wait { until: Some(until) } => ready!(poll_until(timer.as_mut(), until, cx)),
                 Look::Wait { until: None } => return Poll::Pending,

@@ -37,6 +37,13 @@ impl Handle {
         })
     }
 
+    /// Where this process stands in its fleet, if the gate is [shared](crate::AdaptiveCooldownLayer::shared).
+    #[cfg(feature = "redis")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
+    pub fn fleet(&self) -> Option<crate::fleet::FleetSnapshot> {
+        self.gate.fleet().map(|fleet| fleet.snapshot())
+    }
+
     /// What has passed through the gate.
     pub fn statistics(&self) -> Statistics {
         self.gate.settings.statistics.clone()

@@ -414,6 +414,13 @@ impl State {
         self.release(now, None, wakers);
     }
 
+    /// The policy says something else than before, by itself.
+    #[cfg(feature = "redis")]
+    pub(super) fn renew(&mut self, now: Instant, wakers: &mut Wakers) {
+        self.rebook(now, wakers);
+        self.release(now, None, wakers);
+    }
+
     /// Until when the gate is closed, if it is.
     #[inline]
     pub(super) fn closed_until(&mut self, now: Instant) -> Option<Closed> {

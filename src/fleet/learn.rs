@@ -1,0 +1,146 @@
+//! What the fleet learns from what its processes tell.
+
+use super::{
+    ledger::{Ledger, Rules, SECOND},
+    turn::Turn,
+};
+
+/// What a refusal takes from the pace; each one that comes before the last is paid for takes twice as much.
+const STEP: f64 = 0.02;
+const MOST_STEP: f64 = 0.32;
+/// The pace stays that much below what was measured; and if it was measured to be this much lower, something has changed.
+const MARGIN: f64 = 0.995;
+const CHANGED: f64 = 0.9;
+/// So few calls say nothing.
+const MEANINGFUL: f64 = 8.0;
+/// Growth by one call at the ceiling, with a budget of 1 %; away from it, so many times as much for each time that it is
+/// away; and never more than this in the time in which a pace that is too high is refused.
+const GROWTH: f64 = 0.00025;
+const AWAY: f64 = 50.0;
+const MOST_GROWTH: f64 = 0.1;
+/// A closed gate costs as much as so many times the calls that it held up would.
+const PAUSE: f64 = 50.0;
+/// Before the first refusal, an eighth of what was granted so far is in flight.
+const START: f64 = 8.0;
+const FIRST_WAIT: f64 = 1.5 * SECOND;
+const MAX_WAIT: f64 = 600.0 * SECOND;
+const MIN_PACE: f64 = 1.0 / 600.0;
+const MAX_PACE: f64 = 1e6;
+
+impl Ledger {
+    /// Takes in what a process tells. Whether all have to hear of it.
+    pub(super) fn report(&mut self, turn: &Turn, rules: &Rules, now: f64) -> bool {
+        let mut news = false;
+        let accepted = turn.accepted + turn.late;
+        if turn.round_trip > 0.0 {
+            let first = self.round_trip == 0.0;
+            let change = (turn.round_trip - self.round_trip) / 8.0;
+            self.round_trip = if first { turn.round_trip } else { self.round_trip + change };
+        }
+        self.read(turn, now);
+        self.accepted += accepted;
+        self.refused += turn.also_refused;
+        self.rest += turn.also_refused / rules.budget.max(1e-9) - accepted;
+        let current = turn.known.epoch == self.epoch;
+        if turn.accepted > 0.0 && current && self.failures > 0.0 && self.reopened > 0.0 && now >= self.reopened {
+            news = self.is_probing();
+            self.reopen();
+        }
+        self.ok += accepted;
+        if turn.accepted > 0.0 && current && self.failures == 0.0 && self.paced == 1.0 {
+            self.grow(turn.accepted, rules);
+        }
+        if turn.refused > 0.0 && current {
+            self.refuse(turn.told, rules, now);
+            return true;
+        }
+        self.refused += turn.refused;
+        if turn.told > 0.0 && now + turn.told > self.closed {
+            self.closed = now + turn.told;
+            self.next = self.next.max(self.closed);
+            news = true;
+        }
+        news
+    }
+
+    /// The server's counter. The call with the highest number knows best.
+    fn read(&mut self, turn: &Turn, now: f64) {
+        if turn.bound <= 0.0 || turn.bound_at < self.bound_at {
+            return;
+        }
+        if self.bound > 0.0 && self.reset > now && turn.bound > self.bound + 1.0 {
+            // More was there than had been left: it fills up all the time.
+            self.flows = 1.0;
+        }
+        self.bound = turn.bound;
+        self.bound_at = turn.bound_at;
+        self.reset = now + turn.reset;
+    }
+
+    /// The first call of its flight was refused.
+    fn refuse(&mut self, told: f64, rules: &Rules, now: f64) {
+        self.epoch += 1.0;
+        self.refused += 1.0;
+        self.failures += 1.0;
+        if self.failures == 1.0 {
+            self.shut = now;
+            self.ceiling = self.pace;
+        }
+        if self.failures == 1.0 && self.measured == 1.0 {
+            self.step = if self.rest > 0.0 { (self.step * 2.0).clamp(STEP, MOST_STEP) } else { STEP };
+            self.pace = (self.pace * (1.0 - self.step)).max(MIN_PACE);
+        }
+        self.rest = self.rest.max(0.0) + 1.0 / rules.budget.max(1e-9);
+        self.wait = if self.failures > 1.0 {
+            self.wait * 1.5
+        } else if self.measured == 1.0 {
+            1.5 * SECOND / self.pace
+        } else {
+            FIRST_WAIT
+        };
+        self.wait = self.wait.max(self.round_trip / 2.0).min(MAX_WAIT);
+        self.closed = self.closed.max(now + if told > 0.0 { told } else { self.wait });
+        self.next = self.closed;
+        self.reopened = 0.0;
+        self.probe = 0.0;
+    }
+
+    /// A call that left after the closing was accepted. What was granted from opening to opening, by the time that took,
+    /// is the quota.
+    fn reopen(&mut self) {
+        let elapsed = (self.reopened - self.start - self.idle) / SECOND;
+        let measured = MARGIN * self.ok / elapsed.max(1e-3);
+        let meaningful = self.ok >= MEANINGFUL;
+        if self.measured == 0.0 && (meaningful || self.failures > 1.0) {
+            self.measured = 1.0;
+            self.pace = measured.clamp(MIN_PACE, self.pace.max(MIN_PACE));
+            self.ceiling = self.pace;
+        } else if self.measured == 1.0 && meaningful && measured < CHANGED * self.pace {
+            self.pace = measured.max(self.pace / 2.0).max(MIN_PACE);
+            self.ceiling = self.pace;
+        }
+        self.pause = (self.reopened - self.shut).max(0.0);
+        self.rest = self.rest.max(PAUSE * self.pause / SECOND * self.pace);
+        self.failures = 0.0;
+        self.wait = 0.0;
+        if meaningful {
+            self.start = self.reopened;
+            self.ok = 0.0;
+            self.idle = 0.0;
+        }
+    }
+
+    fn grow(&mut self, accepted: f64, rules: &Rules) {
+        if self.measured == 0.0 {
+            let in_flight = self.ok / START;
+            self.pace = self.pace.max(in_flight * SECOND / self.round_trip.max(1.0)).min(MAX_PACE);
+            self.ceiling = self.pace;
+        } else if self.rest <= 0.0 && rules.budget > 0.0 {
+            let away = (self.pace / self.ceiling - 1.0).abs();
+            let growth = GROWTH * rules.budget / 0.01 * (1.0 + AWAY * away);
+            let hold = self.pause.max(4.0 * self.round_trip).max(SECOND).max(8.0 * SECOND / self.pace);
+            let most = MOST_GROWTH * SECOND / (hold * self.pace);
+            self.pace = (self.pace * (growth.min(most) * accepted).exp()).min(MAX_PACE);
+        }
+    }
+}
