@@ -5,24 +5,31 @@ use super::{
     turn::Turn,
 };
 
-/// What a refusal takes from the pace; each one that comes before the last is paid for takes twice as much.
+/// What a refusal takes from the pace.
 const STEP: f64 = 0.02;
-const MOST_STEP: f64 = 0.32;
-/// The pace stays that much below what was measured; and if it was measured to be this much lower, something has changed.
+/// The pace stays that much below what was measured.
 const MARGIN: f64 = 0.995;
-const CHANGED: f64 = 0.9;
-/// So few calls say nothing.
-const MEANINGFUL: f64 = 8.0;
+/// So few calls say nothing; what processes tell may be late by a call or two each.
+const MEANINGFUL: f64 = 32.0;
+/// A refusal of the first pace that was over so soon came from a bucket, or a short window: not much less is right.
+const SHORT: f64 = 1.1 * SECOND;
+const SHORT_SHARE: f64 = 0.7;
+/// The first measurement is that much too low, for all that is known.
+const FIRST_CEILING: f64 = 1.25;
 /// Growth by one call at the ceiling, with a budget of 1 %; away from it, so many times as much for each time that it is
 /// away; and never more than this in the time in which a pace that is too high is refused.
 const GROWTH: f64 = 0.00025;
-const AWAY: f64 = 50.0;
-const MOST_GROWTH: f64 = 0.1;
+const AWAY: f64 = 20.0;
+const MOST_GROWTH: f64 = 0.04;
+/// Below this share of the ceiling it is five times as much.
+const FAR: f64 = 0.75;
+const FAR_GROWTH: f64 = 0.5;
 /// A closed gate costs as much as so many times the calls that it held up would.
 const PAUSE: f64 = 50.0;
 /// Before the first refusal, an eighth of what was granted so far is in flight.
 const START: f64 = 8.0;
-const FIRST_WAIT: f64 = 1.5 * SECOND;
+const FIRST_WAIT: f64 = 0.25 * SECOND;
+const SLOWER: f64 = 4.0 * SECOND;
 const MAX_WAIT: f64 = 600.0 * SECOND;
 const MIN_PACE: f64 = 1.0 / 600.0;
 const MAX_PACE: f64 = 1e6;
@@ -87,18 +94,18 @@ impl Ledger {
             self.ceiling = self.pace;
         }
         if self.failures == 1.0 && self.measured == 1.0 {
-            self.step = if self.rest > 0.0 { (self.step * 2.0).clamp(STEP, MOST_STEP) } else { STEP };
-            self.pace = (self.pace * (1.0 - self.step)).max(MIN_PACE);
+            self.pace = (self.pace * (1.0 - STEP)).max(MIN_PACE);
         }
         self.rest = self.rest.max(0.0) + 1.0 / rules.budget.max(1e-9);
         self.wait = if self.failures > 1.0 {
-            self.wait * 1.5
+            self.wait * if self.wait < SLOWER { 2.0 } else { 1.5 }
         } else if self.measured == 1.0 {
             1.5 * SECOND / self.pace
         } else {
             FIRST_WAIT
         };
         self.wait = self.wait.max(self.round_trip / 2.0).min(MAX_WAIT);
+        self.untold = if told > 0.0 { 0.0 } else { self.wait };
         self.closed = self.closed.max(now + if told > 0.0 { told } else { self.wait });
         self.next = self.closed;
         self.reopened = 0.0;
@@ -108,19 +115,26 @@ impl Ledger {
     /// A call that left after the closing was accepted. What was granted from opening to opening, by the time that took,
     /// is the quota.
     fn reopen(&mut self) {
-        let elapsed = (self.reopened - self.start - self.idle) / SECOND;
+        self.pause = (self.reopened - self.shut).max(0.0);
+        // Where nobody said until when, it was there again at some time since the last attempt. A time that is told is
+        // rounded up, to whole seconds mostly.
+        let late = if self.untold > 0.0 { self.untold / 2.0 } else { self.pause.min(SECOND) };
+        let elapsed = (self.reopened - late - self.start - self.idle) / SECOND;
         let measured = MARGIN * self.ok / elapsed.max(1e-3);
         let meaningful = self.ok >= MEANINGFUL;
-        if self.measured == 0.0 && (meaningful || self.failures > 1.0) {
+        if self.measured == 0.0 {
+            let short = self.failures == 1.0 && self.pause < SHORT.max(4.0 * self.round_trip);
+            let least = if short { SHORT_SHARE * self.pace } else { MIN_PACE };
             self.measured = 1.0;
-            self.pace = measured.clamp(MIN_PACE, self.pace.max(MIN_PACE));
-            self.ceiling = self.pace;
-        } else if self.measured == 1.0 && meaningful && measured < CHANGED * self.pace {
-            self.pace = measured.max(self.pace / 2.0).max(MIN_PACE);
-            self.ceiling = self.pace;
+            self.pace = measured.max(least).clamp(MIN_PACE, self.pace.max(MIN_PACE));
+            self.ceiling = FIRST_CEILING * self.pace;
+        } else {
+            if meaningful && measured < self.pace {
+                self.pace = measured.max(self.pace / 2.0).max(MIN_PACE);
+                self.ceiling = self.pace;
+            }
+            self.rest = self.rest.max(PAUSE * self.pause / SECOND * self.pace);
         }
-        self.pause = (self.reopened - self.shut).max(0.0);
-        self.rest = self.rest.max(PAUSE * self.pause / SECOND * self.pace);
         self.failures = 0.0;
         self.wait = 0.0;
         if meaningful {
@@ -139,7 +153,8 @@ impl Ledger {
             let away = (self.pace / self.ceiling - 1.0).abs();
             let growth = GROWTH * rules.budget / 0.01 * (1.0 + AWAY * away);
             let hold = self.pause.max(4.0 * self.round_trip).max(SECOND).max(8.0 * SECOND / self.pace);
-            let most = MOST_GROWTH * SECOND / (hold * self.pace);
+            let share = if self.pace < FAR * self.ceiling { FAR_GROWTH } else { MOST_GROWTH };
+            let most = share * SECOND / (hold * self.pace);
             self.pace = (self.pace * (growth.min(most) * accepted).exp()).min(MAX_PACE);
         }
     }

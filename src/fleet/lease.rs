@@ -22,6 +22,8 @@ pub(super) struct Lease {
 
 /// So long after its time a slot can be used.
 pub(super) const VALID: Duration = Duration::from_millis(100);
+/// What was heard by two ways is the same time within this.
+const GRACE: Duration = Duration::from_millis(10);
 /// Fewer calls than that in a tenth of a second are not worth a departure ahead: it would be void before the next call.
 const STEADY: u32 = 3;
 
@@ -39,8 +41,21 @@ impl Lease {
         self.slots.front().copied()
     }
 
+    /// The first one, for a call beside others.
     pub(super) fn take(&mut self) -> Option<Slot> {
         self.slots.pop_front()
+    }
+
+    /// The first one that a call can use that leaves at `at`, or else the last one before.
+    pub(super) fn take_for(&mut self, at: Instant) -> Option<Slot> {
+        let index = self.slots.iter().position(|slot| slot.at + VALID > at);
+        let index = index.or(self.slots.len().checked_sub(1))?;
+        self.slots.remove(index)
+    }
+
+    /// Takes those away that are before `until`.
+    pub(super) fn void(&mut self, until: Instant) {
+        self.slots.retain(|slot| slot.at + GRACE >= until);
     }
 
     pub(super) fn len(&self) -> usize {

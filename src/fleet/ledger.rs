@@ -27,11 +27,12 @@ pub(super) struct Ledger {
     pub(super) failures: f64,
     pub(super) shut: f64,
     pub(super) wait: f64,
+    /// The same, if nobody had said for how long; otherwise 0.
+    pub(super) untold: f64,
     /// The first departure after the last closing.
     pub(super) reopened: f64,
-    /// The rate that was refused last, and what a refusal takes from it.
+    /// The rate that was refused last.
     pub(super) ceiling: f64,
-    pub(super) step: f64,
     /// So many calls until the pace may grow.
     pub(super) rest: f64,
     /// For how long the gate was closed last.
@@ -67,6 +68,8 @@ const LEASE: f64 = 0.1 * SECOND;
 const SLACK: f64 = 0.004 * SECOND;
 /// The server's reset is told in round numbers.
 const GUARD: f64 = 0.02 * SECOND;
+/// A counter that is reset sooner than that is a bucket's, or moves too fast to go by.
+const LASTING: f64 = 2.0 * SECOND;
 
 /// The most that one process has at a time, where so many take part.
 pub(super) fn lease(pace: f64, members: f64) -> f64 {
@@ -107,7 +110,7 @@ impl Ledger {
         let mut first = self.next.max(self.closed).max(now);
         let mut count = turn.want.min(lease(self.pace, members));
         if self.is_probing() {
-            if self.probe != 0.0 && self.probe_until > now {
+            if self.probe != 0.0 && self.probe != turn.id as f64 && self.probe_until > now {
                 grant.hold = self.probe_until - now;
                 return;
             }
@@ -115,7 +118,7 @@ impl Ledger {
             self.probe_until = first + (3.0 * self.round_trip).max(SECOND);
             count = 1.0;
         }
-        if self.bound > 0.0 && self.reset > now && self.flows == 0.0 {
+        if self.bound > 0.0 && self.reset > now + LASTING && self.flows == 0.0 {
             if self.seq >= self.bound {
                 // Nothing is left: the next ones are of the next window.
                 first = first.max(self.reset + GUARD);

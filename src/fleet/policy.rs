@@ -149,7 +149,8 @@ impl Process {
             if report.round_trip == 0.0 { took } else { report.round_trip + (took - report.round_trip) / 8.0 };
         if answer.current && self.refused_in.is_none() {
             report.accepted += requests;
-            self.urgent |= std::mem::take(&mut self.unproved);
+            // While nothing is known, the pace waits for it.
+            self.urgent |= std::mem::take(&mut self.unproved) || !self.view.measured;
         } else {
             report.late += requests;
         }

@@ -99,7 +99,7 @@ impl Process {
             report: Turn::default(),
             refused_in: None,
             urgent: false,
-            unproved: false,
+            unproved: true,
             flying: 0,
             numbers: VecDeque::new(),
             asking: None,
@@ -163,8 +163,8 @@ impl Process {
         self.active = at;
         self.lease.count(at);
         if self.mode != Mode::Alone {
-            self.report.back += self.lease.expire(at) as f64;
-            if let Some(slot) = self.lease.take() {
+            // One that came while the gate was held up is good all the same.
+            if let Some(slot) = self.lease.take_for(at) {
                 if self.numbers.len() == NUMBERS {
                     self.numbers.pop_front();
                 }
@@ -224,8 +224,10 @@ impl Process {
         self.active = self.active.max(now);
     }
 
+    /// The ledger gives out what it had given out before that anew.
     pub(super) fn close_until(&mut self, until: Instant) {
         self.closed_until = self.closed_until.max(until);
+        self.lease.void(until);
     }
 
     /// Forgets the refusals that only this process knows of.
@@ -339,7 +341,7 @@ impl Process {
     pub(super) fn heard(&mut self, grant: &Grant, then: Instant, now: Instant) -> Heard {
         let new_epoch = grant.known.epoch > self.epoch;
         if grant.known.epoch >= self.epoch {
-            self.closed_until = self.closed_until.max(then + duration(grant.known.closed));
+            self.close_until(then + duration(grant.known.closed));
         }
         if new_epoch {
             self.epoch = grant.known.epoch;
@@ -382,11 +384,6 @@ impl Process {
             self.alone.turn(&own, 1.0, &self.rules, time);
         }
         new
-    }
-
-    /// Whether the answer is late by now.
-    pub(super) fn is_late(&self, now: Instant) -> bool {
-        self.asking.is_some_and(|asked| now >= asked + self.patience)
     }
 
     /// One call has found out that the upstream is open again, or somebody was refused: whoever holds back may ask.

@@ -7,8 +7,8 @@ for name in string.gmatch(ARGV[3], '%S+') do
   i = i + 1
 end
 local names = {
-  'epoch', 'closed', 'next', 'seq', 'pace', 'measured', 'paced', 'start', 'ok', 'idle', 'failures', 'shut', 'wait',
-  'reopened', 'ceiling', 'step', 'rest', 'pause', 'round_trip', 'probe', 'probe_until', 'bound', 'bound_at', 'reset',
+  'epoch', 'closed', 'next', 'seq', 'pace', 'measured', 'paced', 'start', 'ok', 'idle', 'failures', 'shut', 'wait', 'untold',
+  'reopened', 'ceiling', 'rest', 'pause', 'round_trip', 'probe', 'probe_until', 'bound', 'bound_at', 'reset',
   'flows', 'accepted', 'refused',
 }
 local stored = redis.call('HGET', KEYS[1], 'layout')
@@ -38,32 +38,36 @@ local function refuse()
   s.epoch, s.refused, s.failures = s.epoch + 1, s.refused + 1, s.failures + 1
   if s.failures == 1 then s.shut, s.ceiling = now, s.pace end
   if s.failures == 1 and s.measured == 1 then
-    s.step = s.rest > 0 and min(max(s.step * 2, 0.02), 0.32) or 0.02
-    s.pace = max(s.pace * (1 - s.step), 1 / 600)
+    s.pace = max(s.pace * (1 - 0.02), 1 / 600)
   end
   s.rest = max(s.rest, 0) + 1 / max(t.budget, 1e-9)
-  if s.failures > 1 then s.wait = s.wait * 1.5
+  if s.failures > 1 then s.wait = s.wait * (s.wait < 4e6 and 2 or 1.5)
   elseif s.measured == 1 then s.wait = 1.5e6 / s.pace
-  else s.wait = 1.5e6 end
+  else s.wait = 0.25e6 end
   s.wait = min(max(s.wait, s.round_trip / 2), 600e6)
+  s.untold = t.told > 0 and 0 or s.wait
   s.closed = max(s.closed, now + (t.told > 0 and t.told or s.wait))
   s.next, s.reopened, s.probe = s.closed, 0, 0
 end
 
 local function reopen()
-  local elapsed = (s.reopened - s.start - s.idle) / 1e6
-  local measured = 0.995 * s.ok / max(elapsed, 1e-3)
-  local meaningful = s.ok >= 8
-  if s.measured == 0 and (meaningful or s.failures > 1) then
-    s.measured = 1
-    s.pace = min(max(measured, 1 / 600), max(s.pace, 1 / 600))
-    s.ceiling = s.pace
-  elseif s.measured == 1 and meaningful and measured < 0.9 * s.pace then
-    s.pace = max(measured, s.pace / 2, 1 / 600)
-    s.ceiling = s.pace
-  end
   s.pause = max(s.reopened - s.shut, 0)
-  s.rest = max(s.rest, 50 * s.pause / 1e6 * s.pace)
+  local late = s.untold > 0 and s.untold / 2 or min(s.pause, 1e6)
+  local elapsed = (s.reopened - late - s.start - s.idle) / 1e6
+  local measured = 0.995 * s.ok / max(elapsed, 1e-3)
+  local meaningful = s.ok >= 32
+  if s.measured == 0 then
+    local short = s.failures == 1 and s.pause < max(1.1e6, 4 * s.round_trip)
+    s.measured = 1
+    s.pace = min(max(measured, short and 0.7 * s.pace or 1 / 600, 1 / 600), max(s.pace, 1 / 600))
+    s.ceiling = 1.25 * s.pace
+  else
+    if meaningful and measured < s.pace then
+      s.pace = max(measured, s.pace / 2, 1 / 600)
+      s.ceiling = s.pace
+    end
+    s.rest = max(s.rest, 50 * s.pause / 1e6 * s.pace)
+  end
   s.failures, s.wait = 0, 0
   if meaningful then s.start, s.ok, s.idle = s.reopened, 0, 0 end
 end
@@ -73,9 +77,10 @@ local function grow()
     s.pace = min(max(s.pace, s.ok / 8 * 1e6 / max(s.round_trip, 1)), 1e6)
     s.ceiling = s.pace
   elseif s.rest <= 0 and t.budget > 0 then
-    local growth = 0.00025 * t.budget / 0.01 * (1 + 50 * math.abs(s.pace / s.ceiling - 1))
+    local growth = 0.00025 * t.budget / 0.01 * (1 + 20 * math.abs(s.pace / s.ceiling - 1))
     local hold = max(s.pause, 4 * s.round_trip, 1e6, 8e6 / s.pace)
-    s.pace = min(s.pace * math.exp(min(growth, 0.1 * 1e6 / (hold * s.pace)) * t.accepted), 1e6)
+    local most = (s.pace < 0.75 * s.ceiling and 0.5 or 0.04) * 1e6 / (hold * s.pace)
+    s.pace = min(s.pace * math.exp(min(growth, most) * t.accepted), 1e6)
   end
 end
 
@@ -124,13 +129,13 @@ local function give()
   first = max(s.next, s.closed, now)
   count = min(t.want, max(math.floor(s.pace * 0.1 / max(members, 1)), 1))
   if s.failures > 1 or (s.failures > 0 and s.measured == 0) then
-    if s.probe ~= 0 and s.probe_until > now then
+    if s.probe ~= 0 and s.probe ~= t.id and s.probe_until > now then
       count, first, hold = 0, 0, s.probe_until - now
       return
     end
     s.probe, s.probe_until, count = t.id, first + max(3 * s.round_trip, 1e6), 1
   end
-  if s.bound > 0 and s.reset > now and s.flows == 0 then
+  if s.bound > 0 and s.reset > now + 2e6 and s.flows == 0 then
     if s.seq >= s.bound then
       first = max(first, s.reset + 0.02e6)
       s.bound = 0
