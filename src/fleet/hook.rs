@@ -72,8 +72,12 @@ impl Hook {
         if !self.running.swap(true, Relaxed) {
             member::spawn(Arc::clone(self), front());
         } else {
-            let now = Instant::now();
-            if self.process().due(self.waiting.load(Relaxed), now).is_some_and(|due| due <= now) {
+            let (now, waiting) = (Instant::now(), self.waiting.load(Relaxed));
+            let mut process = self.process();
+            if waiting == 0 {
+                process.rest();
+            }
+            if process.due(waiting, now).is_some_and(|due| due <= now) {
                 self.wake.notify_one();
             }
         }

@@ -25,7 +25,7 @@ pub(super) enum FleetPolicy {
 const BUSY: Duration = Duration::from_millis(1500);
 const EXHAUSTED: Duration = Duration::from_secs(60);
 /// Until anything is known.
-const FIRST_WAIT: Duration = Duration::from_millis(1500);
+const FIRST_WAIT: Duration = Duration::from_millis(250);
 
 impl FleetPolicy {
     fn with<T>(&mut self, work: impl FnOnce(&mut Process) -> T) -> T {
@@ -66,7 +66,11 @@ impl Policy for FleetPolicy {
         if cost.requests == 0 {
             return Departure::now(arrived);
         }
-        let at = self.look(|process| process.departure(arrived));
+        let at = match self {
+            // It may have waited elsewhere since it came; from now on it waits for Redis.
+            Self::Live(hook) => hook.process().ask(arrived, Instant::now()),
+            Self::Copy(process) => process.departure(arrived),
+        };
         if at > arrived { Departure::new(at, WaitReason::Preflight) } else { Departure::now(arrived) }
     }
 

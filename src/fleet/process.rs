@@ -25,8 +25,9 @@ pub(super) struct Process {
     seen: Instant,
     pub(super) subscribed: bool,
     pub(super) lease: Lease,
-    /// Since when there has been no slot, and when to ask again if there was none to be had.
+    /// Since when there has been no slot, since when a call needs one, and when to ask again if there was none to be had.
     dry: Instant,
+    needed: Option<Instant>,
     hold: Option<Instant>,
     /// The ledger that it goes by when it is alone, and the instant that is its second one.
     pub(super) alone: Ledger,
@@ -93,6 +94,7 @@ impl Process {
             subscribed: false,
             lease: Lease::default(),
             dry: now,
+            needed: None,
             hold: None,
             alone: Ledger::default(),
             base: now,
@@ -128,6 +130,19 @@ impl Process {
 
     // ===== departures =====
 
+    /// A call that came at `arrived` asks when it may leave.
+    pub(super) fn ask(&mut self, arrived: Instant, now: Instant) -> Instant {
+        if self.lease.next(arrived).is_none() {
+            self.needed.get_or_insert(now);
+        }
+        self.departure(arrived)
+    }
+
+    /// Nobody waits.
+    pub(super) fn rest(&mut self) {
+        self.needed = None;
+    }
+
     /// When a call that came at `arrived` may leave.
     pub(super) fn departure(&self, arrived: Instant) -> Instant {
         if let Some(slot) = self.lease.next(arrived) {
@@ -139,8 +154,8 @@ impl Process {
             return own;
         }
         // Redis may take so long to answer, and no longer.
-        let asked = arrived.max(self.dry).max(self.hold.unwrap_or(self.dry));
-        own.max(asked + self.patience)
+        let asked = self.needed.unwrap_or(arrived).max(self.dry).max(self.hold.unwrap_or(self.dry));
+        own.max(asked.max(self.closed_until) + self.patience)
     }
 
     fn own_departure(&self, arrived: Instant) -> Instant {
@@ -162,6 +177,7 @@ impl Process {
         self.flying += 1;
         self.active = at;
         self.lease.count(at);
+        self.needed = None;
         if self.mode != Mode::Alone {
             // One that came while the gate was held up is good all the same.
             if let Some(slot) = self.lease.take_for(at) {
@@ -329,6 +345,9 @@ impl Process {
         self.hold = (grant.hold > 0.0).then(|| then + duration(grant.hold));
         if old {
             return heard;
+        }
+        if grant.count > 0.0 {
+            self.needed = None;
         }
         for index in 0..grant.count as u32 {
             let after = grant.first + f64::from(index) * grant.gap;

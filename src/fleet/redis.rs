@@ -153,7 +153,7 @@ impl RedisStore {
             Some("LAYOUT") => {
                 FleetError::Layout(error.detail().unwrap_or_default().trim_end_matches('.').to_owned())
             }
-            Some("WRONGTYPE") => FleetError::ForeignKey(self.names.ledger.clone()),
+            Some("WRONGTYPE" | "FOREIGN") => FleetError::ForeignKey(self.names.ledger.clone()),
             _ if error.detail().is_some_and(|detail| detail.contains("WRONGTYPE")) => {
                 FleetError::ForeignKey(self.names.ledger.clone())
             }

@@ -116,9 +116,10 @@ impl Fleet {
     pub async fn check(&self) -> Result<(), FleetError> {
         let (news, _heard) = channel();
         let mut link = self.store.link(news);
-        // Somebody who asks for nothing and leaves: it is not counted, and a ledger that is not there begins.
-        let turn = Turn { id: 1, leaves: true, ..Turn::default() };
+        // Somebody who comes, asks for nothing, and leaves. A ledger that is not there begins.
+        let turn = Turn { id: 1, ..Turn::default() };
         link.turn(&turn, &self.rules).await?;
+        link.turn(&Turn { leaves: true, ..turn }, &self.rules).await?;
         link.subscribe().await
     }
 }

@@ -12,9 +12,8 @@ local names = {
   'flows', 'accepted', 'refused',
 }
 local stored = redis.call('HGET', KEYS[1], 'layout')
-if (stored and tonumber(stored) ~= layout) or (not stored and redis.call('EXISTS', KEYS[1]) == 1) then
-  return redis.error_reply('LAYOUT ' .. tostring(stored))
-end
+if not stored and redis.call('EXISTS', KEYS[1]) == 1 then return redis.error_reply('FOREIGN a hash') end
+if stored and tonumber(stored) ~= layout then return redis.error_reply('LAYOUT ' .. stored) end
 local s = {}
 for n, value in ipairs(redis.call('HMGET', KEYS[1], unpack(names))) do
   s[names[n]] = tonumber(value) or 0
@@ -170,6 +169,7 @@ for n, value in ipairs({
   s.epoch, closed, s.pace, s.measured, members, count, first, gap, seq, hold, s.accepted, s.refused, news,
 }) do reply[n] = text(value) end
 if news == 1 then
-  redis.call('PUBLISH', channel, table.concat({ reply[1], reply[2], reply[3], reply[4], reply[5] }, ' '))
+  -- Who may not publish is heard of with the next turns.
+  redis.pcall('PUBLISH', channel, table.concat({ reply[1], reply[2], reply[3], reply[4], reply[5] }, ' '))
 end
 return reply

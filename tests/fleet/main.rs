@@ -2,4 +2,6 @@
 
 #![cfg(all(feature = "redis", feature = "testing"))]
 
+mod real;
+mod server;
 mod simulated;
