@@ -5,8 +5,11 @@ use super::{
     turn::Turn,
 };
 
-/// What a refusal takes from the pace.
-const STEP: f64 = 0.02;
+/// What a refusal takes from the pace: this share of the share of time for which the gate is closed, from run to run. A
+/// long closing after a short run says that the run was paid from what had been in store.
+const OF_CLOSED: f64 = 0.25;
+const LEAST_STEP: f64 = 0.02;
+const MOST_STEP: f64 = 0.2;
 /// The pace stays that much below what was measured.
 const MARGIN: f64 = 0.995;
 /// So few calls say nothing; what processes tell may be late by a call or two each.
@@ -93,9 +96,6 @@ impl Ledger {
             self.shut = now;
             self.ceiling = self.pace;
         }
-        if self.failures == 1.0 && self.measured == 1.0 {
-            self.pace = (self.pace * (1.0 - STEP)).max(MIN_PACE);
-        }
         self.rest = self.rest.max(0.0) + 1.0 / rules.budget.max(1e-9);
         self.wait = if self.failures > 1.0 {
             self.wait * if self.wait < SLOWER { 2.0 } else { 1.5 }
@@ -105,6 +105,12 @@ impl Ledger {
             FIRST_WAIT
         };
         self.wait = self.wait.max(self.round_trip / 2.0).min(MAX_WAIT);
+        if self.failures == 1.0 && self.measured == 1.0 {
+            let closing = if told > 0.0 { told } else { self.wait };
+            let run = (now - self.reopened.max(self.start)).max(0.0);
+            let step = (OF_CLOSED * closing / (closing + run)).clamp(LEAST_STEP, MOST_STEP);
+            self.pace = (self.pace * (1.0 - step)).max(MIN_PACE);
+        }
         self.untold = if told > 0.0 { 0.0 } else { self.wait };
         self.closed = self.closed.max(now + if told > 0.0 { told } else { self.wait });
         self.next = self.closed;

@@ -36,14 +36,16 @@ local members = redis.call('ZCARD', KEYS[2])
 local function refuse()
   s.epoch, s.refused, s.failures = s.epoch + 1, s.refused + 1, s.failures + 1
   if s.failures == 1 then s.shut, s.ceiling = now, s.pace end
-  if s.failures == 1 and s.measured == 1 then
-    s.pace = max(s.pace * (1 - 0.02), 1 / 600)
-  end
   s.rest = max(s.rest, 0) + 1 / max(t.budget, 1e-9)
   if s.failures > 1 then s.wait = s.wait * (s.wait < 4e6 and 2 or 1.5)
   elseif s.measured == 1 then s.wait = 1.5e6 / s.pace
   else s.wait = 0.25e6 end
   s.wait = min(max(s.wait, s.round_trip / 2), 600e6)
+  if s.failures == 1 and s.measured == 1 then
+    local closing = t.told > 0 and t.told or s.wait
+    local run = max(now - max(s.reopened, s.start), 0)
+    s.pace = max(s.pace * (1 - min(max(0.25 * closing / (closing + run), 0.02), 0.2)), 1 / 600)
+  end
   s.untold = t.told > 0 and 0 or s.wait
   s.closed = max(s.closed, now + (t.told > 0 and t.told or s.wait))
   s.next, s.reopened, s.probe = s.closed, 0, 0

@@ -97,14 +97,14 @@ async fn explore() {
         ("bucket 1000/s d100", Limit::token_bucket(1000, SECOND, 100).unwrap(), 1000.0),
     ];
     for (name, limit, quota) in shapes {
-        for hints in [HintStyle::None, HintStyle::RetryAfterSeconds, HintStyle::OpenAi] {
+        for hints in [HintStyle::None, HintStyle::RetryAfterSeconds] {
             let upstream = Upstream::new([limit.clone()])
                 .latency(Duration::from_millis(60), Duration::from_millis(20))
                 .unwrap()
                 .hints(hints);
             let mut sim = start(8, 16, Duration::ZERO, &upstream, |f| f);
-            let warm = sim.measure(2 * min, quota).await;
-            let span = sim.measure(4 * min, quota).await;
+            let warm = sim.measure(40 * SECOND, quota).await;
+            let span = sim.measure(2 * min, quota).await;
             println!("{name} {hints:?}: {:.3} {:.4} cmd {:.2} fair {:.3}  (warm {:.3} {:.4}) {:?}", span.goodput, span.refused,
                 span.turns_per_call, span.fairness, warm.goodput, warm.refused, sim.handles[0].fleet());
         }
