@@ -8,7 +8,7 @@ Usage: cargo run --release --features redis --example fleet -- [FLAGS]
   --processes N   worker processes (default 8)
   --callers N     callers in each (default 16)
   --quota N       calls a second that the server allows, for all together (default 200)
-  --seconds N     how long to measure, after as much to warm up (default 20)
+  --seconds N     how long to measure, after as much to warm up (default 30)
   --redis URL     a Redis or Valkey to use; default: a redis-server of its own, on a free port
   --outage        kills its own Redis with SIGKILL for 10 s in the middle
   --json          one JSON document on stdout, and nothing else there
@@ -36,7 +36,7 @@ impl Args {
             processes: 8,
             callers: 16,
             quota: 200,
-            seconds: 20,
+            seconds: 30,
             redis: None,
             outage: false,
             json: false,

@@ -278,6 +278,10 @@ impl Gate {
             state.close(Closing::adaptive(wait), true, now, wakers);
             self.maybe_closed.store(true, Relaxed);
         });
+        #[cfg(feature = "redis")]
+        if let Some(fleet) = &self.fleet {
+            fleet.cool_for(wait);
+        }
         tracing::warn!(upstream = %self.settings.name, wait_ms = wait.as_millis(), "gate closed by hand");
     }
 
@@ -309,14 +313,12 @@ impl Gate {
 
 #[cfg(feature = "redis")]
 impl Front for Gate {
-    fn renew(&self, closing: Option<Closing>, new_epoch: bool) {
+    fn renew(&self, closing: Closing, new_epoch: bool) {
         let now = Instant::now();
         self.with(|state, wakers| {
-            if new_epoch || closing.is_some() {
-                state.close(closing.unwrap_or(Closing::told(Duration::ZERO)), new_epoch, now, wakers);
-                self.maybe_closed.store(true, Relaxed);
-            }
-            state.renew(now, wakers);
+            state.renew(closing, new_epoch, now, wakers);
+            let closed = state.closed_until(now).is_some();
+            self.maybe_closed.fetch_or(closed, Relaxed);
         });
     }
 }

@@ -51,6 +51,9 @@ impl Handle {
 
     /// Closes the gate for at least this long, as if the upstream had asked for it. Answers to calls that are
     /// in flight no longer change that; calls that wait go on waiting.
+    ///
+    /// A gate that is [shared](crate::AdaptiveCooldownLayer) by a fleet is closed for all, and opened for all by
+    /// [`reset`](Self::reset): with the next call, if nothing is going on.
     pub fn cool_for(&self, wait: Duration) {
         self.gate.cool_for(wait);
     }

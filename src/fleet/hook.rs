@@ -12,6 +12,7 @@ use std::{
     collections::hash_map::RandomState,
     fmt,
     hash::BuildHasher,
+    time::Duration,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
@@ -31,8 +32,9 @@ pub(crate) struct Hook {
 
 /// The gate, as the task sees it.
 pub(crate) trait Front: Send + Sync {
-    /// Something changed: the gate is closed, in a new epoch or for longer; and those who wait look again.
-    fn renew(&self, closing: Option<Closing>, new_epoch: bool);
+    /// Something changed: the gate is closed for at least so long, or in a new epoch for just so long; and those who wait
+    /// look again.
+    fn renew(&self, closing: Closing, new_epoch: bool);
 }
 
 impl Hook {
@@ -81,6 +83,11 @@ impl Hook {
                 self.wake.notify_one();
             }
         }
+    }
+
+    /// Somebody closes the gate by hand: for the whole fleet.
+    pub(crate) fn cool_for(&self, wait: Duration) {
+        self.process().cool(wait, Instant::now());
     }
 
     pub(crate) fn snapshot(&self) -> FleetSnapshot {

@@ -24,9 +24,11 @@ const FIRST_CEILING: f64 = 1.25;
 const GROWTH: f64 = 0.00025;
 const AWAY: f64 = 20.0;
 const MOST_GROWTH: f64 = 0.04;
-/// Below this share of the ceiling it is five times as much.
+/// That is no less than this: how much is in store at the upstream is not known.
+const SHORTEST_HOLD: f64 = 5.0 * SECOND;
+/// Below this share of the ceiling it is 25 times as much.
 const FAR: f64 = 0.75;
-const FAR_GROWTH: f64 = 0.5;
+const FAR_GROWTH: f64 = 1.0;
 /// A closed gate costs as much as so many times the calls that it held up would.
 const PAUSE: f64 = 50.0;
 /// Before the first refusal, an eighth of what was granted so far is in flight.
@@ -158,7 +160,7 @@ impl Ledger {
         } else if self.rest <= 0.0 && rules.budget > 0.0 {
             let away = (self.pace / self.ceiling - 1.0).abs();
             let growth = GROWTH * rules.budget / 0.01 * (1.0 + AWAY * away);
-            let hold = self.pause.max(4.0 * self.round_trip).max(SECOND).max(8.0 * SECOND / self.pace);
+            let hold = self.pause.max(4.0 * self.round_trip).max(SHORTEST_HOLD).max(8.0 * SECOND / self.pace);
             let share = if self.pace < FAR * self.ceiling { FAR_GROWTH } else { MOST_GROWTH };
             let most = share * SECOND / (hold * self.pace);
             self.pace = (self.pace * (growth.min(most) * accepted).exp()).min(MAX_PACE);

@@ -62,6 +62,11 @@ impl Lease {
         self.slots.len()
     }
 
+    /// Those whose time is not over.
+    pub(super) fn valid(&self, now: Instant) -> usize {
+        self.slots.iter().filter(|slot| slot.at + VALID > now).count()
+    }
+
     /// Takes those away whose time is over. How many there were.
     pub(super) fn expire(&mut self, now: Instant) -> usize {
         let before = self.slots.len();

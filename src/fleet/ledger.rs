@@ -64,6 +64,8 @@ pub(super) struct Rules {
 pub(super) const SECOND: f64 = 1e6;
 /// A process may have departures for so long, if all do.
 const LEASE: f64 = 0.1 * SECOND;
+/// A pace that was taken over does not grow for so many seconds.
+const REST: f64 = 10.0;
 /// A timer may be this late, and it was still waiting for its turn.
 const SLACK: f64 = 0.004 * SECOND;
 /// The server's reset is told in round numbers.
@@ -83,13 +85,21 @@ impl Ledger {
             self.pace = if turn.known.pace > 0.0 { turn.known.pace } else { rules.first_pace };
             self.measured = f64::from(u8::from(turn.known.pace > 0.0 || rules.seeded));
             self.ceiling = self.pace;
+            if turn.known.pace > 0.0 {
+                // The processes still have leases of a ledger that is lost; and whatever there was to pay for, too.
+                self.next = now + LEASE;
+                self.rest = REST * self.pace;
+            }
             self.epoch = turn.known.epoch;
             self.closed = now + turn.known.closed;
         } else if turn.known.epoch > self.epoch {
             self.epoch = turn.known.epoch;
             self.closed = self.closed.max(now + turn.known.closed);
         }
-        let news = self.report(turn, rules, now);
+        let news = self.report(turn, rules, now) | turn.opens;
+        if turn.opens {
+            self.open(now);
+        }
         let mut grant = Grant::default();
         if turn.known.epoch == self.epoch && turn.back != 0.0 {
             self.next = (self.next - turn.back * SECOND / self.pace).max(now);
@@ -104,6 +114,16 @@ impl Ledger {
         grant.refused = self.refused;
         grant.news = news;
         grant
+    }
+
+    /// In a new epoch, with the refusals forgotten, but not the pace.
+    fn open(&mut self, now: f64) {
+        self.epoch += 1.0;
+        self.closed = now;
+        self.next = now;
+        self.failures = 0.0;
+        self.wait = 0.0;
+        self.probe = 0.0;
     }
 
     fn give(&mut self, turn: &Turn, members: f64, now: f64, grant: &mut Grant) {

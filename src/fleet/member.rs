@@ -173,7 +173,7 @@ impl Member {
                 None => tracing::warn!(fleet, "the fleet does not answer in time: going on alone"),
             }
             if let Some(front) = self.front.upgrade() {
-                front.renew(None, false);
+                front.renew(Closing::told(Duration::ZERO), false);
             }
         }
     }
@@ -183,8 +183,7 @@ impl Member {
             tracing::info!(fleet = self.hook.fleet.name(), "the fleet is back");
         }
         if let Some(front) = self.front.upgrade() {
-            let closing = (heard.closed_for > Duration::ZERO).then(|| Closing::told(heard.closed_for));
-            front.renew(closing, heard.new_epoch);
+            front.renew(Closing::told(heard.closed_for), heard.new_epoch);
         }
     }
 }

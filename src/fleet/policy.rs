@@ -99,9 +99,9 @@ impl Policy for FleetPolicy {
         self.with(|process| process.answered(answer))
     }
 
-    /// Forgets what this process knows. Whatever the fleet knows comes back with the next answer.
+    /// Opens it for the whole fleet.
     fn reset(&mut self) {
-        self.with(Process::reset);
+        self.with(|process| process.open(Instant::now()));
     }
 }
 

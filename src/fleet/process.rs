@@ -8,6 +8,7 @@ use super::{
     snapshot::Mode,
     turn::{Grant, Known, Turn},
 };
+use crate::policy::later;
 use std::{collections::VecDeque, time::Duration};
 use tokio::time::Instant;
 
@@ -52,16 +53,19 @@ pub(super) struct Process {
 /// What the gate has to know after something was heard.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Heard {
+    /// Nothing if it is open.
     pub(super) closed_for: Duration,
     pub(super) new_epoch: bool,
     /// The first answer after an outage.
     pub(super) back: bool,
 }
 
-/// A process that has nothing to say says so once in this time, and goes home when there was nothing to do for as long.
-pub(super) const BEAT: Duration = Duration::from_secs(4);
+/// A process that has nothing to say says so once in this time.
+const BEAT: Duration = Duration::from_secs(8);
 /// Processes that were not heard of for so long do not count any more.
-pub(super) const ALIVE: Duration = Duration::from_secs(10);
+pub(super) const ALIVE: Duration = Duration::from_secs(20);
+/// It goes home when there was nothing to do for so long.
+const IDLE: Duration = Duration::from_secs(4);
 /// How often it asks when it is alone.
 const RETRY: Duration = Duration::from_millis(200);
 /// Nobody leaves on older knowledge.
@@ -246,10 +250,21 @@ impl Process {
         self.lease.void(until);
     }
 
-    /// Forgets the refusals that only this process knows of.
-    pub(super) fn reset(&mut self) {
-        self.closed_until = self.base;
-        self.alone = Ledger { epoch: self.alone.epoch, ..Ledger::default() };
+    /// Somebody opens the gate by hand. All are told.
+    pub(super) fn open(&mut self, now: Instant) {
+        self.closed_until = now;
+        self.report.opens = true;
+        self.report.told = 0.0;
+        self.urgent = true;
+        self.alone = Ledger { epoch: self.alone.epoch, pace: self.alone.pace, ..Ledger::default() };
+        self.lease.shorten(0);
+    }
+
+    /// Somebody closes it by hand.
+    pub(super) fn cool(&mut self, wait: Duration, now: Instant) {
+        self.report.told = self.report.told.max(micros(wait));
+        self.urgent = true;
+        self.close_until(later(now, wait));
     }
 
     // ===== talking =====
@@ -263,7 +278,7 @@ impl Process {
     fn want(&self, waiting: usize, now: Instant) -> usize {
         let most = lease(self.view.known.pace, self.view.members) as usize;
         let demand = waiting.max(self.lease.expected(now));
-        let (held, goal) = (self.lease.len(), demand.min(most));
+        let (held, goal) = (self.lease.valid(now), demand.min(most));
         if held > 0 && held > goal / 4 { 0 } else { goal.saturating_sub(held) }
     }
 
@@ -300,7 +315,7 @@ impl Process {
 
     /// Nothing is going on, and has not been for a while.
     pub(super) fn is_idle(&self, waiting: usize, now: Instant) -> bool {
-        waiting == 0 && self.flying == 0 && now >= self.active + BEAT
+        waiting == 0 && self.flying == 0 && now >= self.active + IDLE
     }
 
     /// What it says now.
@@ -364,6 +379,8 @@ impl Process {
         }
         if new_epoch {
             self.epoch = grant.known.epoch;
+            // A new epoch may also be one in which it was opened.
+            self.closed_until = then + duration(grant.known.closed);
             self.unproved = true;
             // What was given out before is void, and what is to be told is of the epoch before.
             self.report.late += std::mem::take(&mut self.report.accepted);

@@ -30,10 +30,10 @@ static SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("tur
 
 /// The names of the numbers that the script is given, in the order of [`numbers`].
 const NAMES: &str = "id want back epoch closed pace accepted late also_refused refused told round_trip bound bound_at \
-                     reset leaves budget first_pace seeded alive expire now";
+                     reset opens leaves budget first_pace seeded alive expire now";
 
 /// `now` is 0, where Redis's own clock is to be used; tests have theirs.
-fn numbers(turn: &Turn, rules: &Rules, now: f64) -> [f64; 22] {
+fn numbers(turn: &Turn, rules: &Rules, now: f64) -> [f64; 23] {
     let flag = |flag: bool| f64::from(u8::from(flag));
     [
         turn.id as f64,
@@ -51,6 +51,7 @@ fn numbers(turn: &Turn, rules: &Rules, now: f64) -> [f64; 22] {
         turn.bound,
         turn.bound_at,
         turn.reset,
+        flag(turn.opens),
         flag(turn.leaves),
         rules.budget,
         rules.first_pace,
@@ -225,3 +226,6 @@ fn heard(news: &mpsc::Sender<News>, push: &PushInfo) -> Result<(), SendError> {
         Some(_) | None => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -79,8 +79,8 @@ local function grow()
     s.ceiling = s.pace
   elseif s.rest <= 0 and t.budget > 0 then
     local growth = 0.00025 * t.budget / 0.01 * (1 + 20 * math.abs(s.pace / s.ceiling - 1))
-    local hold = max(s.pause, 4 * s.round_trip, 1e6, 8e6 / s.pace)
-    local most = (s.pace < 0.75 * s.ceiling and 0.5 or 0.04) * 1e6 / (hold * s.pace)
+    local hold = max(s.pause, 4 * s.round_trip, 5e6, 8e6 / s.pace)
+    local most = (s.pace < 0.75 * s.ceiling and 1 or 0.04) * 1e6 / (hold * s.pace)
     s.pace = min(s.pace * math.exp(min(growth, most) * t.accepted), 1e6)
   end
 end
@@ -118,11 +118,15 @@ end
 if s.pace == 0 then
   s.pace = t.pace > 0 and t.pace or t.first_pace
   s.measured = (t.pace > 0 or t.seeded == 1) and 1 or 0
+  if t.pace > 0 then s.next, s.rest = now + 0.1e6, 10 * s.pace end
   s.ceiling, s.epoch, s.closed = s.pace, t.epoch, now + t.closed
 elseif t.epoch > s.epoch then
   s.epoch, s.closed = t.epoch, max(s.closed, now + t.closed)
 end
 local news = report()
+if t.opens == 1 then
+  s.epoch, s.closed, s.next, s.failures, s.wait, s.probe, news = s.epoch + 1, now, now, 0, 0, 0, 1
+end
 local count, first, gap, seq, hold = 0, 0, 0, 0, 0
 if t.epoch == s.epoch and t.back ~= 0 then s.next = max(s.next - t.back * 1e6 / s.pace, now) end
 

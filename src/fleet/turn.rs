@@ -27,6 +27,8 @@ pub(super) struct Turn {
     /// The number of the call that was told so, and how long it takes until the reset.
     pub(super) bound_at: f64,
     pub(super) reset: f64,
+    /// Somebody opened the gate by hand.
+    pub(super) opens: bool,
     /// The process takes its leave.
     pub(super) leaves: bool,
 }

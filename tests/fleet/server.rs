@@ -9,14 +9,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub struct Server {
+pub(crate) struct Server {
     binary: PathBuf,
     port: u16,
     child: Option<Child>,
 }
 
 /// Those that are installed; `scripts/test` sees to it that there is one.
-pub fn binaries() -> Vec<PathBuf> {
+pub(crate) fn binaries() -> Vec<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let find = |name: &str| env::split_paths(&path).map(|dir| dir.join(name)).find(|file| file.is_file());
     let found: Vec<_> = ["redis-server", "valkey-server"].into_iter().filter_map(find).collect();
@@ -25,7 +25,7 @@ pub fn binaries() -> Vec<PathBuf> {
 }
 
 impl Server {
-    pub fn start(binary: PathBuf) -> Self {
+    pub(crate) fn start(binary: PathBuf) -> Self {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let mut server = Self { binary, port, child: None };
         server.restart();
@@ -33,7 +33,7 @@ impl Server {
     }
 
     /// Begins it, empty, on the same port.
-    pub fn restart(&mut self) {
+    pub(crate) fn restart(&mut self) {
         self.kill();
         let port = self.port.to_string();
         let child = Command::new(&self.binary)
@@ -52,28 +52,28 @@ impl Server {
     }
 
     /// By SIGKILL.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             child.kill().unwrap();
             child.wait().unwrap();
         }
     }
 
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("redis://127.0.0.1:{}/", self.port)
     }
 
-    pub fn client(&self) -> redis::Client {
+    pub(crate) fn client(&self) -> redis::Client {
         redis::Client::open(self.url()).unwrap()
     }
 
     /// With this user.
-    pub fn client_of(&self, user: &str, password: &str) -> redis::Client {
+    pub(crate) fn client_of(&self, user: &str, password: &str) -> redis::Client {
         redis::Client::open(format!("redis://{user}:{password}@127.0.0.1:{}/", self.port)).unwrap()
     }
 
     /// One command, from a connection of its own.
-    pub fn run<T: redis::FromRedisValue>(&self, command: &str) -> T {
+    pub(crate) fn run<T: redis::FromRedisValue>(&self, command: &str) -> T {
         let mut connection = self.client().get_connection().unwrap();
         let mut words = command.split_whitespace();
         let mut cmd = redis::cmd(words.next().unwrap());
