@@ -119,6 +119,10 @@ pub mod fallback;
 #[cfg(feature = "redis")]
 #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
 pub mod fleet;
+#[cfg(feature = "redis")]
+#[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
+#[doc = include_str!("../docs/fleet.md")]
+pub mod fleet_costs {}
 mod lanes;
 pub mod micro_batch;
 #[doc = include_str!("../docs/overhead.md")]

@@ -67,7 +67,8 @@ impl Args {
                 "--redis" => args.redis = Some(text("a URL")?),
                 "--worker" => {
                     let worker = text("a number and an address")?;
-                    let worker = worker.split_once('@').and_then(|(n, at)| Some((n.parse().ok()?, at.to_owned())));
+                    let worker =
+                        worker.split_once('@').and_then(|(n, at)| Some((n.parse().ok()?, at.to_owned())));
                     args.worker = Some(worker.ok_or("--worker is for the example itself")?);
                 }
                 "--outage" => args.outage = true,

@@ -22,7 +22,16 @@ impl RedisServer {
 
     pub(crate) async fn restart(&mut self) -> Result<(), BoxError> {
         let child = Command::new("redis-server")
-            .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+            .args([
+                "--port",
+                &self.port.to_string(),
+                "--bind",
+                "127.0.0.1",
+                "--save",
+                "",
+                "--appendonly",
+                "no",
+            ])
             .current_dir(env::temp_dir())
             .stdout(Stdio::null())
             .kill_on_drop(true)

@@ -33,7 +33,8 @@ pub(crate) struct Said {
 
 impl Workers {
     pub(crate) fn start(args: &Args, server: &str, redis: Option<&str>) -> Result<Self, BoxError> {
-        let said = Arc::new(Mutex::new(Said { modes: vec![String::new(); args.processes], ..Said::default() }));
+        let said =
+            Arc::new(Mutex::new(Said { modes: vec![String::new(); args.processes], ..Said::default() }));
         let mut workers = Self { children: Vec::new(), readers: JoinSet::new(), said };
         for number in 0..args.processes {
             let mut command = Command::new(env::current_exe()?);

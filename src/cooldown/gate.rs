@@ -4,6 +4,8 @@ use super::{
     booking::{Bounds, Closed, Leave, Moved},
     state::State,
 };
+#[cfg(feature = "redis")]
+use crate::fleet::{Front, Hook};
 use crate::{
     Cost,
     lanes::{Lane, Lanes},
@@ -12,8 +14,6 @@ use crate::{
     signal::{Signal, Verdict},
     wakers::Wakers,
 };
-#[cfg(feature = "redis")]
-use crate::fleet::{Front, Hook};
 use std::{
     borrow::Cow,
     fmt,

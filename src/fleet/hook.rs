@@ -12,11 +12,11 @@ use std::{
     collections::hash_map::RandomState,
     fmt,
     hash::BuildHasher,
-    time::Duration,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
+    time::Duration,
 };
 use tokio::{sync::Notify, time::Instant};
 

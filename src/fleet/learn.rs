@@ -54,7 +54,12 @@ impl Ledger {
         self.refused += turn.also_refused;
         self.rest += turn.also_refused / rules.budget.max(1e-9) - accepted;
         let current = turn.known.epoch == self.epoch;
-        if turn.accepted > 0.0 && current && self.failures > 0.0 && self.reopened > 0.0 && now >= self.reopened {
+        if turn.accepted > 0.0
+            && current
+            && self.failures > 0.0
+            && self.reopened > 0.0
+            && now >= self.reopened
+        {
             news = self.is_probing();
             self.reopen();
         }

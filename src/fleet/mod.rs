@@ -60,9 +60,9 @@
 
 mod error;
 mod hook;
+mod learn;
 mod lease;
 mod ledger;
-mod learn;
 mod member;
 mod policy;
 mod process;

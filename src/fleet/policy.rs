@@ -149,8 +149,11 @@ impl Process {
             return;
         }
         let report = &mut self.report;
-        report.round_trip =
-            if report.round_trip == 0.0 { took } else { report.round_trip + (took - report.round_trip) / 8.0 };
+        report.round_trip = if report.round_trip == 0.0 {
+            took
+        } else {
+            report.round_trip + (took - report.round_trip) / 8.0
+        };
         if answer.current && self.refused_in.is_none() {
             report.accepted += requests;
             // While nothing is known, the pace waits for it.
@@ -212,9 +215,9 @@ impl Process {
     /// The server's own counter of requests, the one that leaves least.
     fn read(&mut self, answer: &Answer<'_>, number: f64) {
         let readings = answer.signal.hints.readings.as_slice().iter();
-        let left = readings
-            .filter(|reading| reading.unit == Unit::Requests)
-            .filter_map(|reading| Some((reading.remaining?, reading.reset.filter(|reset| !reset.is_zero())?)));
+        let left = readings.filter(|reading| reading.unit == Unit::Requests).filter_map(|reading| {
+            Some((reading.remaining?, reading.reset.filter(|reset| !reset.is_zero())?))
+        });
         let Some((left, reset)) = left.min_by_key(|(left, _)| *left) else { return };
         let number = number + f64::from(u8::from(!answer.signal.verdict.is_pushback()));
         if number >= self.report.bound_at {

@@ -331,7 +331,8 @@ impl Process {
         let epoch = if alone { self.alone.epoch } else { self.refused_in.unwrap_or(self.epoch) };
         let closed = if alone { self.instant(self.alone.closed) } else { self.closed_until };
         let closed = micros(closed.saturating_duration_since(now));
-        turn.known = Known { epoch, closed, pace: if self.view.measured { self.view.known.pace } else { 0.0 } };
+        turn.known =
+            Known { epoch, closed, pace: if self.view.measured { self.view.known.pace } else { 0.0 } };
         (self.asking, self.spoke, self.urgent, self.refused_in) = (Some(now), now, false, None);
         turn
     }

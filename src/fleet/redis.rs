@@ -167,21 +167,8 @@ impl RedisStore {
 
 /// What the script answers.
 fn grant(answer: &[f64]) -> Option<Grant> {
-    let [
-        epoch,
-        closed,
-        pace,
-        measured,
-        members,
-        count,
-        first,
-        gap,
-        seq,
-        hold,
-        accepted,
-        refused,
-        news,
-    ] = *answer
+    let [epoch, closed, pace, measured, members, count, first, gap, seq, hold, accepted, refused, news] =
+        *answer
     else {
         return None;
     };
@@ -211,9 +198,7 @@ fn said(text: &str) -> Option<Grant> {
 fn heard(news: &mpsc::Sender<News>, push: &PushInfo) -> Result<(), SendError> {
     let item = match push.kind {
         PushKind::Message => match push.data.last() {
-            Some(Value::BulkString(text)) => {
-                std::str::from_utf8(text).ok().and_then(said).map(News::Said)
-            }
+            Some(Value::BulkString(text)) => std::str::from_utf8(text).ok().and_then(said).map(News::Said),
             _ => None,
         },
         PushKind::Subscribe => Some(News::Subscribed(true)),

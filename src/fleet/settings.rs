@@ -94,7 +94,10 @@ impl Fleet {
     /// If it is not in that range.
     pub fn patience(mut self, patience: Duration) -> Result<Self, InvalidSetting> {
         if !(Duration::from_millis(1)..=Duration::from_secs(10)).contains(&patience) {
-            return Err(InvalidSetting::new("patience", format!("must be from 1 ms to 10 s, is {patience:?}")));
+            return Err(InvalidSetting::new(
+                "patience",
+                format!("must be from 1 ms to 10 s, is {patience:?}"),
+            ));
         }
         self.patience = patience;
         Ok(self)

@@ -176,10 +176,7 @@ impl State {
         if grant.news {
             // One that does not listen hears it with its next turn.
             self.listeners.retain(|listener| {
-                !matches!(
-                    listener.try_send(News::Said(grant)),
-                    Err(mpsc::error::TrySendError::Closed(_))
-                )
+                !matches!(listener.try_send(News::Said(grant)), Err(mpsc::error::TrySendError::Closed(_)))
             });
         }
         Ok(grant)

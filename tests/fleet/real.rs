@@ -372,13 +372,16 @@ fn a_process_dies_while_it_holds_the_probe() {
     for binary in binaries() {
         let server = Server::start(binary);
         let fleet = || Fleet::redis(server.client(), "upstream").unwrap();
-        let first = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let first =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         first.block_on(async {
             // Nothing is known, and it is refused: from now on one call at a time finds out.
             let layer = AdaptiveCooldownLayer::shared(fleet());
             let refuses = Upstream::new([Limit::token_bucket(0, SECOND, 0).unwrap()]);
             assert_eq!(layer_call(&layer, refuses).await, 429);
-            let silent = tower::service_fn(|_: Request<()>| std::future::pending::<Result<http::Response<()>, tower::BoxError>>());
+            let silent = tower::service_fn(|_: Request<()>| {
+                std::future::pending::<Result<http::Response<()>, tower::BoxError>>()
+            });
             let client = ServiceBuilder::new().layer(layer.clone()).service(silent);
             tokio::spawn(client.oneshot(Request::new(())));
             let probe = || server.run::<Option<String>>(&format!("HGET {KEY} probe"));

@@ -23,7 +23,13 @@ struct Sim {
 }
 
 /// So many processes, each with so many callers, who call as often as they can or pause between.
-fn start(processes: usize, callers: usize, pause: Duration, upstream: &Upstream, fleet: impl Fn(Fleet) -> Fleet) -> Sim {
+fn start(
+    processes: usize,
+    callers: usize,
+    pause: Duration,
+    upstream: &Upstream,
+    fleet: impl Fn(Fleet) -> Fleet,
+) -> Sim {
     let store = SimulatedStore::new(Duration::from_micros(400));
     let mut sim = Sim { store, upstream: upstream.clone(), handles: Vec::new(), callers: JoinSet::new() };
     for _ in 0..processes {
@@ -84,7 +90,6 @@ impl Sim {
         }
     }
 }
-
 
 fn upstream(limit: Limit, hints: HintStyle) -> Upstream {
     let (mean, spread) = (Duration::from_millis(60), Duration::from_millis(20));

@@ -15,8 +15,8 @@ struct Server(Child, Client);
 impl Server {
     fn start() -> Self {
         let path = env::var_os("PATH").unwrap_or_default();
-        let mut files =
-            env::split_paths(&path).flat_map(|dir| ["redis-server", "valkey-server"].map(|name| dir.join(name)));
+        let mut files = env::split_paths(&path)
+            .flat_map(|dir| ["redis-server", "valkey-server"].map(|name| dir.join(name)));
         let file = files.find(|file| file.is_file()).expect("a redis-server is installed: see scripts/test");
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let child = Command::new(file)
