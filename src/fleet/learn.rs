@@ -71,7 +71,9 @@ impl Ledger {
             self.refuse(turn.told, rules, now);
             return true;
         }
+        // Another process was first.
         self.refused += turn.refused;
+        self.rest += turn.refused / rules.budget.max(1e-9);
         if turn.told > 0.0 && now + turn.told > self.closed {
             self.closed = now + turn.told;
             self.next = self.next.max(self.closed);

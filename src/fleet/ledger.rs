@@ -170,3 +170,6 @@ impl Ledger {
         self.failures > 1.0 || (self.failures > 0.0 && self.measured == 0.0)
     }
 }
+
+#[cfg(test)]
+mod tests;

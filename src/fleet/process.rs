@@ -428,3 +428,6 @@ impl Process {
         self.hold = None;
     }
 }
+
+#[cfg(test)]
+mod tests;

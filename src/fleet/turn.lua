@@ -107,7 +107,7 @@ local function report()
     refuse()
     return 1
   end
-  s.refused = s.refused + t.refused
+  s.refused, s.rest = s.refused + t.refused, s.rest + t.refused / max(t.budget, 1e-9)
   if t.told > 0 and now + t.told > s.closed then
     s.closed = now + t.told
     s.next, news = max(s.next, s.closed), 1
