@@ -1,4 +1,7 @@
-use super::*;
+use super::{
+    talk::{EARLY, IDLE, RETRY},
+    *,
+};
 
 const MS: Duration = Duration::from_millis(1);
 const PATIENCE: Duration = Duration::from_millis(50);
