@@ -14,7 +14,10 @@ use std::{
     hash::BuildHasher,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
+        atomic::{
+            AtomicBool, AtomicU64, AtomicUsize,
+            Ordering::{Relaxed, SeqCst},
+        },
     },
     time::Duration,
 };
@@ -66,12 +69,12 @@ impl Hook {
 
     /// So many calls wait at the gate now.
     pub(crate) fn set_waiting(&self, waiting: usize) {
-        self.waiting.store(waiting, Relaxed);
+        self.waiting.store(waiting, SeqCst);
     }
 
     /// Something happened at the gate: if there is something to say, the task says it. It is begun if it is not there.
     pub(crate) fn attend(self: &Arc<Self>, front: impl FnOnce() -> Weak<dyn Front>) {
-        if !self.running.swap(true, Relaxed) {
+        if !self.running.swap(true, SeqCst) {
             member::spawn(Arc::clone(self), front());
         } else {
             let (now, waiting) = (Instant::now(), self.waiting.load(Relaxed));

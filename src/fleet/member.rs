@@ -34,7 +34,7 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(1);
 /// Begins the task. Without a runtime there is none, and the process stays alone; with one that ends, the next call
 /// begins it again.
 pub(super) fn spawn(hook: Arc<Hook>, front: Weak<dyn Front>) {
-    let running = Running(Arc::clone(&hook));
+    let running = Running { hook: Arc::clone(&hook), over: false };
     let Ok(runtime) = tokio::runtime::Handle::try_current() else {
         hook.process().leave_alone(Instant::now());
         return;
@@ -42,23 +42,35 @@ pub(super) fn spawn(hook: Arc<Hook>, front: Weak<dyn Front>) {
     let (sender, news) = channel();
     let link = hook.fleet.store.link(sender);
     let member = Member { hook, front, news };
-    runtime.spawn(async move {
-        let _running = running;
-        member.run(link).await;
-    });
+    runtime.spawn(member.run(link, running));
 }
 
 /// However the task ends, another one can begin.
-struct Running(Arc<Hook>);
+struct Running {
+    hook: Arc<Hook>,
+    over: bool,
+}
+
+impl Running {
+    /// Ends it, unless somebody waits who came while the task was still there.
+    fn end(&mut self) -> bool {
+        self.hook.running.store(false, SeqCst);
+        let needed = self.hook.waiting.load(SeqCst) > 0;
+        self.over = !needed || self.hook.running.swap(true, SeqCst);
+        self.over
+    }
+}
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.0.running.store(false, SeqCst);
+        if !self.over {
+            self.hook.running.store(false, SeqCst);
+        }
     }
 }
 
 impl Member {
-    async fn run(mut self, mut link: Link) {
+    async fn run(mut self, mut link: Link, mut running: Running) {
         self.hook.process().join(Instant::now());
         let mut subscribed = false;
         loop {
@@ -71,7 +83,7 @@ impl Member {
             if idle || self.front.strong_count() == 0 {
                 self.say(&mut link, true).await;
                 self.hook.process().mode = Mode::Joining;
-                if self.hook.waiting.load(Relaxed) == 0 || self.front.strong_count() == 0 {
+                if running.end() || self.front.strong_count() == 0 {
                     return;
                 }
             } else if due <= now {

@@ -24,9 +24,9 @@
 //! # The protocol
 //!
 //! Whatever a process wants goes into one *turn*: one short script, one round trip. It tells what was accepted and
-//! refused since the last one, gives back what was not used, and asks for departures. The script does the
-//! rules of the [ledger](#the-ledger), and answers with departures, the pace, the epoch and the closing. Redis has the only clock: times go over
-//! the wire as durations from the script's "now", so it does not matter what time a process thinks it is.
+//! refused since the last one, gives back what was not used, and asks for departures. The script does the rules of the
+//! [ledger](#the-ledger), and answers with departures, the pace, the epoch and the closing. Redis has the only clock:
+//! times go over the wire as durations from the script's "now", so it does not matter what time a process thinks it is.
 //!
 //! **A lease** is a block of departures at the pace of the fleet, each with a time: about a tenth of a second of the
 //! pace for all processes together, at least one for each. Leases follow one another, so the calls of all processes
@@ -47,16 +47,19 @@
 //! decides, and Redis is there anyway: no process is elected, and none is missed when it dies. Even pace; measured from
 //! opening to opening; slow growth near the rate that was refused last and fast growth away from it, as in CUBIC
 //! (RFC 9438); one call finds out after two refusals in a row; refusals are paid for. What `Learned` does beyond that
-//! (bounds on calls in flight, its zeal, tokens) is not done for a fleet. The same rules in Rust serve a process that is alone.
+//! (bounds on calls in flight, its zeal, tokens) is not done for a fleet. The same rules in Rust serve a process that
+//! is alone.
 //!
 //! # Without Redis
 //!
 //! A call that has waited 50 ms for Redis ([`patience`](Fleet::patience)) leaves without. From then on the process is
 //! *alone*, and says so: one warning, and [`FleetSnapshot::mode`]. It has a ledger of its own, which starts with the
 //! last known closing and epoch, and with its share of the last known pace, less 5 %. Every fifth of a second it asks
-//! again. An answer in time ends it: the later epoch and the longer closing win, and a Redis that is empty
-//! takes over what the processes know. Errors are the same as silence: no permission, no memory, a key that is not ours, the layout of a newer
-//! version of this crate. Nothing is overwritten then.
+//! again. An answer in time ends it: the later epoch and the longer closing win, and a Redis that is empty takes over
+//! what the processes know. Errors are the same as silence: no permission, no memory, a key that is not ours, the layout
+//! of a newer version of this crate. Nothing is overwritten then.
+//!
+//! What all that costs, and how it scales: [`fleet_costs`](crate::fleet_costs).
 
 mod error;
 mod hook;

@@ -135,8 +135,9 @@ impl Process {
     /// When a call that came at `arrived` may leave.
     pub(super) fn departure(&self, arrived: Instant) -> Instant {
         if let Some(slot) = self.lease.next(arrived) {
-            let known = self.subscribed || slot.at <= self.seen + STALE;
-            return if known { slot.at } else { slot.at + self.patience };
+            let leaves = slot.at.max(arrived);
+            let known = self.subscribed || leaves <= self.seen + STALE;
+            return if known { slot.at } else { leaves + self.patience };
         }
         let own = self.own_departure(arrived);
         if self.mode == Mode::Alone {

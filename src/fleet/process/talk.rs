@@ -65,7 +65,7 @@ impl Process {
             due = now;
         }
         if let Some(slot) = self.lease.first().filter(|_| !self.subscribed && waiting > 0) {
-            if slot.at > self.seen + STALE {
+            if slot.at.max(now) > self.seen + STALE {
                 due = due.min(slot.at.checked_sub(EARLY).unwrap_or(now));
             }
         }
