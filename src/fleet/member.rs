@@ -176,7 +176,9 @@ impl Member {
             match error {
                 Some(_) => process.failed(turn, now),
                 None => process.leave_alone(now),
-            }
+            };
+            // A call that left without Redis may have been the first to know.
+            !std::mem::replace(&mut process.announced, true)
         };
         if new {
             let fleet = self.hook.fleet.name();

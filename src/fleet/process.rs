@@ -51,6 +51,8 @@ pub(super) struct Process {
     spoke: Instant,
     active: Instant,
     pub(super) outages: u64,
+    /// Somebody was told that it is alone.
+    pub(super) announced: bool,
     pub(super) round_trip: Option<Duration>,
 }
 
@@ -98,6 +100,7 @@ impl Process {
             spoke: now,
             active: now,
             outages: 0,
+            announced: false,
             round_trip: None,
         }
     }

@@ -2,7 +2,13 @@
 //! that plays by the rules of the script.
 
 use http::Request;
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
+};
 use tokio::{task::JoinSet, time::Instant};
 use tower::{ServiceBuilder, ServiceExt, retry::RetryLayer};
 use tower_cooldown::{
@@ -236,4 +242,57 @@ async fn all_are_closed_and_opened_by_hand() {
     assert!(sim.handles.iter().all(|handle| handle.snapshot().closed_for.is_none()));
     let span = sim.measure(5 * SECOND, 100.0).await;
     assert!(span.goodput > 0.95, "{span:?}");
+}
+
+/// Counts what the fleet warns of.
+#[derive(Clone, Default)]
+struct Warnings(Arc<AtomicUsize>);
+
+impl tracing::Subscriber for Warnings {
+    fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        let metadata = event.metadata();
+        let counts = *metadata.level() == tracing::Level::WARN && metadata.target().contains("fleet");
+        self.0.fetch_add(counts.into(), SeqCst);
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+/// Down or slow, it is one warning for each outage.
+#[tokio::test(start_paused = true)]
+async fn an_outage_is_one_warning() {
+    let warnings = Warnings::default();
+    let _guard = tracing::subscriber::set_default(warnings.clone());
+    let upstream = upstream(bucket(200, 100), HintStyle::None);
+    let seed = Quota::new(100, SECOND).unwrap();
+    let mut sim = start(1, 4, Duration::ZERO, &upstream, |fleet| fleet.seed(seed).budget(0.0).unwrap());
+    sim.measure(SECOND, 100.0).await;
+    assert_eq!(warnings.0.load(SeqCst), 0);
+    for outages in [1, 3] {
+        sim.store.set_down(true);
+        sim.measure(60 * SECOND, 100.0).await;
+        assert_eq!(warnings.0.load(SeqCst), outages);
+        sim.store.set_down(false);
+        sim.measure(2 * SECOND, 100.0).await;
+        sim.store.set_round_trip(SECOND);
+        sim.measure(60 * SECOND, 100.0).await;
+        assert_eq!(warnings.0.load(SeqCst), outages + 1);
+        sim.store.set_round_trip(Duration::from_millis(1));
+        sim.measure(2 * SECOND, 100.0).await;
+        assert_eq!(sim.modes(Mode::Shared), 1);
+    }
 }

@@ -119,7 +119,7 @@ impl Process {
             self.leave_alone(now);
             return heard;
         }
-        self.mode = Mode::Shared;
+        (self.mode, self.announced) = (Mode::Shared, false);
         self.hold = (grant.hold > 0.0).then(|| then + duration(grant.hold));
         if old {
             return heard;
