@@ -98,6 +98,7 @@
 //! | `prometheus` | no | `export::prometheus`: [metrics](export) in Prometheus' text format |
 //! | `metrics` | no | `export::metrics`: the same through the `metrics` facade |
 //! | `opentelemetry` | no | `export::opentelemetry`: the same through OpenTelemetry |
+//! | `redis` | no | a gate that many processes share, on Redis or Valkey (`fleet`) |
 //! | `reqwest` | no | `reqwest::Response` is read like other responses |
 //! | `serde` | no | `Serialize` for snapshots and records |
 //! | `testing` | no | `testing`: simulated upstreams with a quota, for your tests |
@@ -123,7 +124,14 @@ mod deferred;
 mod error;
 pub mod export;
 pub mod fallback;
+#[cfg(feature = "redis")]
+#[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
+pub mod fleet;
 pub mod guide;
+#[cfg(feature = "redis")]
+#[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
+#[doc = include_str!("../docs/fleet.md")]
+pub mod fleet_costs {}
 mod lanes;
 pub mod micro_batch;
 #[doc = include_str!("../docs/overhead.md")]

@@ -63,6 +63,25 @@ impl GateRef {
     }
 }
 
+impl GateRef {
+    /// Something happened at the gate that its fleet may have to hear of.
+    #[cfg(feature = "redis")]
+    #[inline]
+    pub(super) fn attend(&self) {
+        if let Some(fleet) = self.fleet() {
+            fleet.attend(|| {
+                let gate: Arc<dyn crate::fleet::Front> = self.to_gate();
+                Arc::downgrade(&gate)
+            });
+        }
+    }
+
+    #[cfg(not(feature = "redis"))]
+    #[inline(always)]
+    #[allow(clippy::unused_self, reason = "there are no fleets")]
+    pub(super) const fn attend(&self) {}
+}
+
 impl Deref for GateRef {
     type Target = Gate;
 

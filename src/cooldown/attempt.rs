@@ -64,6 +64,7 @@ impl Attempt {
         attempt.deadline = deadline.map_or(After::NEVER, |deadline| After::new(arrived, deadline));
         let booking =
             attempt.gate.with(|state, wakers| state.book((arrived, cost), attempt.bounds(), now, wakers));
+        attempt.gate.attend();
         if let Err(rejected) = attempt.booked(booking, now) {
             attempt.stage = Stage::Rejected(rejected);
         }
@@ -193,6 +194,7 @@ impl Attempt {
             Stage::Control => Some(self.arrived),
             Stage::Waiting | Stage::Rejected(_) | Stage::Ended => return,
         };
+        self.gate.attend();
         self.record(arm, signal.verdict.into(), signal.status, now, sent);
     }
 
@@ -234,6 +236,7 @@ impl Attempt {
             Stage::Control => Some(self.arrived),
             Stage::Rejected(_) | Stage::Ended => return,
         };
+        self.gate.attend();
         self.record(arm, Outcome::Cancelled, None, now, sent);
     }
 }
@@ -257,7 +260,9 @@ impl Permit for Attempt {
             let place = self.place();
             let now = Instant::now();
             // A timer that fired is no permission: the gate may have moved.
-            match self.gate.with(|state, wakers| state.look(place, now, cx, wakers)) {
+            let look = self.gate.with(|state, wakers| state.look(place, now, cx, wakers));
+            self.gate.attend();
+            match look {
                 Look::Settled(settled) => return Poll::Ready(self.settle(settled, now)),
                 Look::Wait { until } => ready!(poll_until(timer.as_mut(), until, cx)),
             }

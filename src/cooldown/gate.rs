@@ -4,6 +4,8 @@ use super::{
     booking::{Bounds, Closed, Leave, Moved, SharedBounds},
     state::State,
 };
+#[cfg(feature = "redis")]
+use crate::fleet::{Front, Hook};
 use crate::{
     Cost, WaitReason,
     lanes::{Lane, Lanes},
@@ -36,6 +38,9 @@ pub(super) struct Gate {
     /// Answers that the state was not told of.
     quiet: Quiet,
     pub(super) settings: Arc<Settings>,
+    /// Where the state is shared by many processes: what talks to them.
+    #[cfg(feature = "redis")]
+    fleet: Option<Arc<Hook>>,
     #[cfg(test)]
     locked: std::sync::atomic::AtomicUsize,
 }
@@ -98,6 +103,8 @@ impl Gate {
             maybe_closed: AtomicBool::new(false),
             quiet: Quiet::default(),
             settings,
+            #[cfg(feature = "redis")]
+            fleet: None,
             #[cfg(test)]
             locked: Default::default(),
         }
@@ -109,8 +116,25 @@ impl Gate {
         self
     }
 
+    /// The gate of one process of a fleet.
+    #[cfg(feature = "redis")]
+    pub(super) fn shared(fleet: Arc<Hook>, settings: Arc<Settings>) -> Self {
+        let mut gate = Self::new(fleet.policy(), settings);
+        gate.fleet = Some(fleet);
+        gate
+    }
+
+    #[cfg(feature = "redis")]
+    pub(super) fn fleet(&self) -> Option<&Arc<Hook>> {
+        self.fleet.as_ref()
+    }
+
     /// A gate of its own with the same policy and settings.
     pub(super) fn fork(&self) -> Self {
+        #[cfg(feature = "redis")]
+        if let Some(fleet) = &self.fleet {
+            return Self::shared(fleet.fork(), Arc::clone(&self.settings));
+        }
         Self::new(self.lock().fresh_policy(), Arc::clone(&self.settings))
     }
 
@@ -157,7 +181,15 @@ impl Gate {
     /// Works on the state, then wakes whom that concerns.
     pub(super) fn with<T>(&self, work: impl FnOnce(&mut State, &mut Wakers) -> T) -> T {
         let mut wakers = Wakers::default();
-        let result = work(&mut self.lock(), &mut wakers);
+        let result = {
+            let mut state = self.lock();
+            let result = work(&mut state, &mut wakers);
+            #[cfg(feature = "redis")]
+            if let Some(fleet) = &self.fleet {
+                fleet.set_waiting(state.waiting());
+            }
+            result
+        };
         drop(wakers);
         result
     }
@@ -260,6 +292,10 @@ impl Gate {
             self.maybe_closed.store(true, Relaxed);
         });
         self.settings.statistics.record_cooldown(WaitReason::Adaptive);
+        #[cfg(feature = "redis")]
+        if let Some(fleet) = &self.fleet {
+            fleet.cool_for(wait);
+        }
         tracing::warn!(upstream = %self.settings.name, wait_ms = wait.as_millis(), "gate closed by hand");
     }
 
@@ -309,6 +345,18 @@ impl Gate {
         let mut state = self.lock();
         let closed = state.closed_until(now);
         look(&mut state, closed, now)
+    }
+}
+
+#[cfg(feature = "redis")]
+impl Front for Gate {
+    fn renew(&self, closing: Closing, new_epoch: bool) {
+        let now = Instant::now();
+        self.with(|state, wakers| {
+            state.renew(closing, new_epoch, now, wakers);
+            let closed = state.closed_until(now).is_some();
+            self.maybe_closed.fetch_or(closed, Relaxed);
+        });
     }
 }
 

@@ -51,6 +51,13 @@ impl Handle {
         &self.gate.settings.name
     }
 
+    /// Where this process stands in its fleet, if the gate is [shared](crate::AdaptiveCooldownLayer::shared).
+    #[cfg(feature = "redis")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
+    pub fn fleet(&self) -> Option<crate::fleet::FleetSnapshot> {
+        self.gate.fleet().map(|fleet| fleet.snapshot())
+    }
+
     /// What has passed through the gate.
     pub fn statistics(&self) -> Statistics {
         self.gate.settings.statistics.clone()
@@ -58,6 +65,9 @@ impl Handle {
 
     /// Closes the gate for at least this long, as if the upstream had asked for it. Answers to calls that are
     /// in flight no longer change that; calls that wait go on waiting.
+    ///
+    /// A gate that is [shared](crate::AdaptiveCooldownLayer) by a fleet is closed for all, and opened for all by
+    /// [`reset`](Self::reset): with the next call, if nothing is going on.
     pub fn cool_for(&self, wait: Duration) {
         self.gate.cool_for(wait);
     }

@@ -60,8 +60,22 @@ impl AdaptiveCooldownLayer {
 
     /// A gate with this policy.
     pub fn with_policy(policy: impl Policy + 'static) -> Self {
+        Self::with_gate(Gate::new(Box::new(policy), Arc::default()))
+    }
+
+    /// A gate that is one with those of other processes. See [`crate::fleet`].
+    ///
+    /// It finds the quota by itself, as [`new`](Self::new) does. All gates of the fleet are one for the upstream: also
+    /// two layers in one process, and the gates of a [keyed](super) layer, which then share one quota.
+    #[cfg(feature = "redis")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
+    pub fn shared(fleet: crate::fleet::Fleet) -> Self {
+        Self::with_gate(Gate::shared(crate::fleet::Hook::new(fleet), Arc::default()))
+    }
+
+    fn with_gate(gate: Gate) -> Self {
         Self {
-            gate: Arc::new(Gate::new(Box::new(policy), Arc::default()).with_lanes()),
+            gate: Arc::new(gate.with_lanes()),
             options: Options {
                 classify: HttpClassifier::new(),
                 reject: NeverReject::new(),

@@ -126,6 +126,7 @@ impl<C, R, A, W, D> Options<C, R, A, W, D> {
         let Some(leave) = leave else {
             return self.call_later(inner, gate, (request, cost), arrival, now);
         };
+        gate.attend();
         let sending = Sending::new(&gate, arrival, leave);
         let call = inner.send(request);
         mem::forget(sending);

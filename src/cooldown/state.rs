@@ -438,6 +438,22 @@ impl State {
         self.release(now, None, wakers);
     }
 
+    /// The policy says something else than before, by itself: the gate is closed for at least so long, or in a new epoch
+    /// for just so long.
+    #[cfg(feature = "redis")]
+    pub(super) fn renew(&mut self, closing: Closing, new_epoch: bool, now: Instant, wakers: &mut Wakers) {
+        if new_epoch {
+            // It may have been opened.
+            self.closed = None;
+            self.wake_handles(wakers);
+        }
+        if new_epoch || !closing.wait.is_zero() {
+            self.close(closing, new_epoch, now, wakers);
+        }
+        self.rebook(now, wakers);
+        self.release(now, None, wakers);
+    }
+
     /// Until when the gate is closed, if it is.
     #[inline]
     pub(super) fn closed_until(&mut self, now: Instant) -> Option<Closed> {

@@ -152,6 +152,12 @@ pub trait Policy: BoxedClone + fmt::Debug + Send {
         false
     }
 
+    /// Whether this policy goes by the server's own counters itself, so that the gate keeps none beside it.
+    /// Default: false.
+    fn keeps_counters(&self) -> bool {
+        false
+    }
+
     /// An answer came in. `Some` closes the gate, to all, for that long; a closing that is shorter than the
     /// one already in force changes nothing. The gate does not read the server's hints by itself: honour
     /// [`retry_after`](crate::signal::Hints::retry_after) here.

@@ -72,6 +72,12 @@ impl Quota {
         self.margin = Some(margin);
         self
     }
+
+    /// Calls a second, the margin kept.
+    pub(crate) fn rate(&self) -> f64 {
+        let margin = self.margin.unwrap_or(self.window / 100);
+        f64::from(self.limit) / self.window.saturating_add(margin).as_secs_f64()
+    }
 }
 
 #[cfg(test)]

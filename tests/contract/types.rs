@@ -192,6 +192,16 @@ fn exporters() {
     all::<export::metrics::Exporter>();
 }
 
+#[cfg(feature = "redis")]
+#[test]
+fn fleets() {
+    cloned::<fleet::Fleet>();
+    cloned::<fleet::FleetSnapshot>();
+    cloned::<fleet::Mode>();
+    cloned::<fleet::SimulatedStore>();
+    all::<fleet::FleetError>();
+}
+
 #[cfg(feature = "replay")]
 #[test]
 fn replayed_bodies() {

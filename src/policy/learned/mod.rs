@@ -200,11 +200,7 @@ impl Learned {
     }
 
     fn with(budget: f64, seed: Option<Quota>) -> Self {
-        let rate = seed.map(|quota| {
-            let margin = quota.margin.unwrap_or(quota.window / 100);
-            let window = quota.window.saturating_add(margin).as_secs_f64();
-            (f64::from(quota.limit) / window).clamp(MIN_RATE, MAX_RATE)
-        });
+        let rate = seed.map(|quota| quota.rate().clamp(MIN_RATE, MAX_RATE));
         Self {
             budget,
             seed,

@@ -153,7 +153,7 @@ impl Mirrored {
     /// Reads what the answer tells, and says for how long there is nothing left, if it is so.
     fn read(&mut self, answer: &Answer<'_>) -> Option<Closing> {
         if self.told.is_none() {
-            if answer.signal.hints.readings.is_empty() {
+            if answer.signal.hints.readings.is_empty() || self.policy.keeps_counters() {
                 return None;
             }
             // Calls that are in flight already do not count: of some of them nothing will be heard.

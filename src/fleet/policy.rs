@@ -1,0 +1,230 @@
+//! The policy of a gate that is shared: what [`Process`] says, for the gate to go by.
+
+use super::{
+    hook::Hook,
+    process::{Process, duration, micros},
+    snapshot::Mode,
+    turn::Turn,
+};
+use crate::{
+    Cost, WaitReason,
+    policy::{Answer, Closing, Departure, Policy},
+    signal::{Unit, Verdict},
+};
+use std::{fmt, sync::Arc, time::Duration};
+use tokio::time::Instant;
+
+/// The one that decides shares its state with the task that talks to Redis; its clones, on which those who wait are
+/// booked, have a copy.
+pub(super) enum FleetPolicy {
+    Live(Arc<Hook>),
+    Copy(Box<Process>),
+}
+
+/// How long the gate closes where the upstream is busy, or a quota is spent, and nobody said until when.
+const BUSY: Duration = Duration::from_millis(1500);
+const EXHAUSTED: Duration = Duration::from_secs(60);
+/// Until anything is known.
+const FIRST_WAIT: Duration = Duration::from_millis(250);
+
+impl FleetPolicy {
+    fn with<T>(&mut self, work: impl FnOnce(&mut Process) -> T) -> T {
+        match self {
+            Self::Live(hook) => work(&mut hook.process()),
+            Self::Copy(process) => work(process),
+        }
+    }
+
+    fn look<T>(&self, look: impl FnOnce(&Process) -> T) -> T {
+        match self {
+            Self::Live(hook) => look(&hook.process()),
+            Self::Copy(process) => look(process),
+        }
+    }
+}
+
+impl Clone for FleetPolicy {
+    fn clone(&self) -> Self {
+        Self::Copy(Box::new(self.look(Process::sketch)))
+    }
+}
+
+impl fmt::Debug for FleetPolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.look(|process| {
+            f.debug_struct("Fleet")
+                .field("mode", &process.mode)
+                .field("pace", &process.view.known.pace)
+                .field("members", &process.view.members)
+                .finish_non_exhaustive()
+        })
+    }
+}
+
+impl Policy for FleetPolicy {
+    fn departure(&self, arrived: Instant, cost: Cost) -> Departure {
+        if cost.requests == 0 {
+            return Departure::now(arrived);
+        }
+        let at = match self {
+            // It may have waited elsewhere since it came; from now on it waits for Redis.
+            Self::Live(hook) => hook.process().ask(arrived, Instant::now()),
+            Self::Copy(process) => process.departure(arrived),
+        };
+        if at > arrived { Departure::new(at, WaitReason::Preflight) } else { Departure::now(arrived) }
+    }
+
+    fn depart(&mut self, at: Instant, cost: Cost) {
+        self.with(|process| process.depart(at, cost.requests));
+    }
+
+    fn recall(&mut self, at: Instant, _: Cost) {
+        self.with(|process| process.recall(at));
+    }
+
+    fn abandoned(&mut self, departed: Instant) {
+        self.with(|process| {
+            process.flying = process.flying.saturating_sub(1);
+            process.take_number(departed);
+            // The upstream may have counted it.
+            process.report.late += 1.0;
+        });
+    }
+
+    fn keeps_counters(&self) -> bool {
+        true
+    }
+
+    fn answered(&mut self, answer: &Answer<'_>) -> Option<Closing> {
+        self.with(|process| process.answered(answer))
+    }
+
+    /// Opens it for the whole fleet.
+    fn reset(&mut self) {
+        self.with(|process| process.open(Instant::now()));
+    }
+}
+
+impl Process {
+    fn answered(&mut self, answer: &Answer<'_>) -> Option<Closing> {
+        self.flying = self.flying.saturating_sub(1);
+        self.touch(answer.at);
+        let number = self.take_number(answer.departed);
+        if let Some(number) = number {
+            self.read(answer, number);
+        }
+        let told = answer.signal.hints.retry_after;
+        let requests = f64::from(answer.cost.requests);
+        match answer.signal.verdict {
+            Verdict::Accepted | Verdict::Refused => {
+                self.accepted(answer, requests);
+                None
+            }
+            Verdict::Failed => {
+                self.report.late += requests;
+                None
+            }
+            Verdict::Throttled if answer.current => Some(self.refused(answer.at, told)),
+            Verdict::Throttled => {
+                self.report.also_refused += 1.0;
+                self.closed_for(told?, answer.at)
+            }
+            Verdict::Overloaded if answer.current => {
+                let wait = told.unwrap_or(BUSY);
+                let closing = if told.is_some() { Closing::told(wait) } else { Closing::adaptive(wait) };
+                self.closed_for(wait, answer.at).map(|_| closing)
+            }
+            Verdict::Exhausted if answer.current => self.closed_for(told.unwrap_or(EXHAUSTED), answer.at),
+            Verdict::Overloaded | Verdict::Exhausted => self.closed_for(told?, answer.at),
+            Verdict::Rejected => None,
+        }
+    }
+
+    fn accepted(&mut self, answer: &Answer<'_>, requests: f64) {
+        let took = micros(answer.at.saturating_duration_since(answer.departed)).max(1.0);
+        if self.mode == Mode::Alone {
+            let (accepted, late) = if answer.current { (requests, 0.0) } else { (0.0, requests) };
+            let turn = Turn { accepted, late, round_trip: took, ..self.own_turn(0.0) };
+            self.tell_own(&turn, answer.at);
+            return;
+        }
+        let report = &mut self.report;
+        report.round_trip = if report.round_trip == 0.0 {
+            took
+        } else {
+            report.round_trip + (took - report.round_trip) / 8.0
+        };
+        if answer.current && self.refused_in.is_none() {
+            report.accepted += requests;
+            // While nothing is known, the pace waits for it.
+            self.urgent |= std::mem::take(&mut self.unproved) || !self.view.measured;
+        } else {
+            report.late += requests;
+        }
+    }
+
+    /// The first call of its flight, as far as is known here.
+    fn refused(&mut self, at: Instant, told: Option<Duration>) -> Closing {
+        let wait = told.map_or(0.0, micros);
+        let closing = |wait: Duration| told.map_or(Closing::adaptive(wait), Closing::told);
+        if self.mode == Mode::Alone {
+            let turn = Turn { refused: 1.0, told: wait, ..self.own_turn(0.0) };
+            let closed = self.tell_own(&turn, at);
+            return closing(closed);
+        }
+        if self.refused_in.is_some() {
+            // Redis has not heard of the last one yet.
+            self.report.also_refused += 1.0;
+        } else {
+            self.refused_in = Some(self.epoch);
+            self.report.refused = 1.0;
+        }
+        self.report.told = self.report.told.max(wait);
+        self.epoch += 1.0;
+        self.unproved = true;
+        self.urgent = true;
+        self.lease.shorten(0);
+        self.report.back = 0.0;
+        let guess =
+            if self.view.measured { duration(1.5e6 / self.view.known.pace.max(1e-3)) } else { FIRST_WAIT };
+        let closing = closing(guess);
+        self.close_until(at + closing.wait);
+        closing
+    }
+
+    /// Somebody said how long it takes: all have to know.
+    fn closed_for(&mut self, wait: Duration, at: Instant) -> Option<Closing> {
+        if self.mode == Mode::Alone {
+            let turn = Turn { told: micros(wait), ..self.own_turn(0.0) };
+            self.tell_own(&turn, at);
+        } else {
+            self.report.told = self.report.told.max(micros(wait));
+            self.urgent = true;
+        }
+        self.close_until(crate::policy::later(at, wait));
+        Some(Closing::told(wait))
+    }
+
+    /// For how long the own ledger is closed after it was told that.
+    fn tell_own(&mut self, turn: &Turn, at: Instant) -> Duration {
+        let now = self.time(at);
+        let rules = self.rules;
+        duration(self.alone.turn(turn, 1.0, &rules, now).known.closed)
+    }
+
+    /// The server's own counter of requests, the one that leaves least.
+    fn read(&mut self, answer: &Answer<'_>, number: f64) {
+        let readings = answer.signal.hints.readings.as_slice().iter();
+        let left = readings.filter(|reading| reading.unit == Unit::Requests).filter_map(|reading| {
+            Some((reading.remaining?, reading.reset.filter(|reset| !reset.is_zero())?))
+        });
+        let Some((left, reset)) = left.min_by_key(|(left, _)| *left) else { return };
+        let number = number + f64::from(u8::from(!answer.signal.verdict.is_pushback()));
+        if number >= self.report.bound_at {
+            self.report.bound_at = number;
+            // A bound of zero would say that nothing was told.
+            self.report.bound = (number + left as f64).max(1.0);
+            self.report.reset = micros(reset);
+        }
+    }
+}

@@ -1,0 +1,117 @@
+use super::{
+    talk::{EARLY, IDLE, RETRY},
+    *,
+};
+
+const MS: Duration = Duration::from_millis(1);
+const PATIENCE: Duration = Duration::from_millis(50);
+
+fn process(now: Instant) -> Process {
+    let rules = Rules { budget: 0.01, first_pace: 100.0, seeded: true };
+    let mut process = Process::new(7, rules, PATIENCE, now);
+    process.subscribed = true;
+    process
+}
+
+fn grant(epoch: f64, count: f64, first: Duration) -> Grant {
+    let known = Known { epoch, closed: 0.0, pace: 100.0 };
+    Grant { known, measured: true, members: 4.0, count, first: micros(first), gap: 1e4, ..Grant::default() }
+}
+
+/// Asks, and is answered at once.
+fn granted(process: &mut Process, grant: &Grant, now: Instant) {
+    process.speak(1, false, now);
+    process.granted(grant, now, now);
+}
+
+#[test]
+fn a_call_waits_for_redis_so_long_and_not_longer() {
+    let now = Instant::now();
+    let mut process = process(now);
+    // It came long ago, and asks now.
+    let later = now + Duration::from_secs(9);
+    assert_eq!(process.ask(now, later), later + PATIENCE);
+    assert_eq!(process.ask(now, later + 20 * MS), later + PATIENCE, "it does not matter how often it asks");
+    process.depart(later + PATIENCE, 1);
+    assert_eq!((process.mode, process.outages), (Mode::Alone, 1));
+    // The next one does not wait for Redis at all, but for its turn.
+    let next = process.ask(later + PATIENCE, later + PATIENCE);
+    assert!(next <= later + PATIENCE + 10 * MS, "{:?}", next - later);
+}
+
+#[test]
+fn departures_are_those_of_the_lease() {
+    let now = Instant::now();
+    let mut process = process(now);
+    granted(&mut process, &grant(0.0, 2.0, 30 * MS), now);
+    assert_eq!(process.departure(now), now + 30 * MS);
+    process.depart(now + 30 * MS, 1);
+    assert_eq!(process.departure(now), now + 40 * MS);
+    process.depart(now + 40 * MS, 1);
+    assert_eq!(process.mode, Mode::Shared);
+    assert_eq!(process.due(1, now + 40 * MS), Some(now + 40 * MS), "it asks for more");
+    assert_eq!(process.numbers.len(), 2);
+    // Where nobody came it is given back.
+    granted(&mut process, &grant(0.0, 2.0, 50 * MS), now + 40 * MS);
+    let turn = process.speak(0, false, now + 300 * MS);
+    assert_eq!((turn.back, turn.want), (2.0, 0.0));
+}
+
+#[test]
+fn a_new_epoch_voids_the_lease() {
+    let now = Instant::now();
+    let mut process = process(now);
+    granted(&mut process, &grant(0.0, 2.0, 30 * MS), now);
+    let mut news = grant(1.0, 0.0, Duration::ZERO);
+    news.known.closed = micros(500 * MS);
+    let heard = process.heard(&news, now, now + MS);
+    assert!(heard.new_epoch && heard.closed_for == 499 * MS, "{heard:?}");
+    assert_eq!(process.lease.len(), 0);
+    // An answer that was on its way has departures of the old one.
+    process.speak(1, false, now + MS);
+    process.granted(&grant(0.0, 2.0, 30 * MS), now + MS, now + 2 * MS);
+    assert_eq!((process.lease.len(), process.epoch), (0, 1.0));
+}
+
+#[test]
+fn an_answer_that_is_late_is_news_but_no_lease() {
+    let now = Instant::now();
+    let mut process = process(now);
+    process.speak(1, false, now);
+    assert_eq!(process.due(1, now + 20 * MS), None, "one at a time");
+    process.granted(&grant(3.0, 2.0, Duration::ZERO), now, now + 60 * MS);
+    assert_eq!((process.mode, process.lease.len()), (Mode::Alone, 0));
+    assert_eq!(process.view.known.pace, 100.0);
+    assert_eq!(process.due(1, now + 60 * MS), Some(now + 60 * MS + RETRY));
+    let turn = process.speak(1, false, now + 300 * MS);
+    assert_eq!(turn.known.epoch, 3.0);
+    let heard = process.granted(&grant(3.0, 1.0, Duration::ZERO), now + 300 * MS, now + 301 * MS);
+    assert!(heard.back && process.mode == Mode::Shared);
+}
+
+#[test]
+fn without_news_a_departure_is_confirmed() {
+    let now = Instant::now();
+    let mut process = process(now);
+    process.subscribed = false;
+    granted(&mut process, &grant(0.0, 1.0, 400 * MS), now);
+    assert_eq!(process.departure(now), now + 400 * MS + PATIENCE);
+    assert_eq!(process.due(1, now + MS), Some(now + 400 * MS - EARLY));
+    let heard = grant(0.0, 0.0, Duration::ZERO);
+    granted(&mut process, &heard, now + 400 * MS - EARLY);
+    assert_eq!(process.departure(now), now + 400 * MS);
+}
+
+#[test]
+fn it_goes_home_when_there_is_nothing_to_do() {
+    let now = Instant::now();
+    let mut process = process(now);
+    granted(&mut process, &grant(0.0, 1.0, Duration::ZERO), now);
+    process.depart(now, 1);
+    assert!(!process.is_idle(0, now + 9 * IDLE), "a call is in flight");
+    process.recall(now);
+    assert!(!process.is_idle(0, now + IDLE / 2));
+    assert!(process.is_idle(0, now + IDLE));
+    assert!(!process.is_idle(1, now + IDLE));
+    assert_eq!(process.speak(0, true, now + IDLE).back, 1.0, "what was not sent is given back");
+}

@@ -1,0 +1,181 @@
+-- One turn of a process, as in `ledger.rs` and `learn.rs`, where everything is explained.
+-- KEYS: the ledger, the members. ARGV: the layout, the channel, the names of what follows, and then their values.
+local layout, channel = tonumber(ARGV[1]), ARGV[2]
+local t, i = {}, 4
+for name in string.gmatch(ARGV[3], '%S+') do
+  t[name] = tonumber(ARGV[i])
+  i = i + 1
+end
+local names = {
+  'epoch', 'closed', 'next', 'seq', 'pace', 'measured', 'paced', 'start', 'ok', 'idle', 'failures', 'shut', 'wait', 'untold',
+  'reopened', 'ceiling', 'rest', 'pause', 'round_trip', 'probe', 'probe_until', 'bound', 'bound_at', 'reset',
+  'flows', 'accepted', 'refused',
+}
+local stored = redis.call('HGET', KEYS[1], 'layout')
+if not stored and redis.call('EXISTS', KEYS[1]) == 1 then return redis.error_reply('FOREIGN a hash') end
+if stored and tonumber(stored) ~= layout then return redis.error_reply('LAYOUT ' .. stored) end
+local s = {}
+for n, value in ipairs(redis.call('HMGET', KEYS[1], unpack(names))) do
+  s[names[n]] = tonumber(value) or 0
+end
+local now = t.now
+if now == 0 then
+  local time = redis.call('TIME')
+  now = tonumber(time[1]) * 1e6 + tonumber(time[2])
+end
+local max, min = math.max, math.min
+
+if t.leaves == 1 then
+  redis.call('ZREM', KEYS[2], ARGV[i])
+else
+  redis.call('ZADD', KEYS[2], now, ARGV[i])
+end
+redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now - t.alive)
+local members = redis.call('ZCARD', KEYS[2])
+
+local function refuse()
+  s.epoch, s.refused, s.failures = s.epoch + 1, s.refused + 1, s.failures + 1
+  if s.failures == 1 then s.shut, s.ceiling = now, s.pace end
+  s.rest = max(s.rest, 0) + 1 / max(t.budget, 1e-9)
+  if s.failures > 1 then s.wait = s.wait * (s.wait < 4e6 and 2 or 1.5)
+  elseif s.measured == 1 then s.wait = 1.5e6 / s.pace
+  else s.wait = 0.25e6 end
+  s.wait = min(max(s.wait, s.round_trip / 2), 600e6)
+  if s.failures == 1 and s.measured == 1 then
+    local closing = t.told > 0 and t.told or s.wait
+    local run = max(now - max(s.reopened, s.start), 0)
+    s.pace = max(s.pace * (1 - min(max(0.25 * closing / (closing + run), 0.02), 0.2)), 1 / 600)
+  end
+  s.untold = t.told > 0 and 0 or s.wait
+  s.closed = max(s.closed, now + (t.told > 0 and t.told or s.wait))
+  s.next, s.reopened, s.probe = s.closed, 0, 0
+end
+
+local function reopen()
+  s.pause = max(s.reopened - s.shut, 0)
+  local late = s.untold > 0 and s.untold / 2 or min(s.pause, 1e6)
+  local elapsed = (s.reopened - late - s.start - s.idle) / 1e6
+  local measured = 0.995 * s.ok / max(elapsed, 1e-3)
+  local meaningful = s.ok >= 32
+  if s.measured == 0 then
+    local short = s.failures == 1 and s.pause < max(1.1e6, 4 * s.round_trip)
+    s.measured = 1
+    s.pace = min(max(measured, short and 0.7 * s.pace or 1 / 600, 1 / 600), max(s.pace, 1 / 600))
+    s.ceiling = 1.25 * s.pace
+  else
+    if meaningful and measured < s.pace then
+      s.pace = max(measured, s.pace / 2, 1 / 600)
+      s.ceiling = s.pace
+    end
+    s.rest = max(s.rest, 50 * s.pause / 1e6 * s.pace)
+  end
+  s.failures, s.wait = 0, 0
+  if meaningful then s.start, s.ok, s.idle = s.reopened, 0, 0 end
+end
+
+local function grow()
+  if s.measured == 0 then
+    s.pace = min(max(s.pace, s.ok / 8 * 1e6 / max(s.round_trip, 1)), 1e6)
+    s.ceiling = s.pace
+  elseif s.rest <= 0 and t.budget > 0 then
+    local growth = 0.00025 * t.budget / 0.01 * (1 + 20 * math.abs(s.pace / s.ceiling - 1))
+    local hold = max(s.pause, 4 * s.round_trip, 5e6, 8e6 / s.pace)
+    local most = (s.pace < 0.75 * s.ceiling and 1 or 0.04) * 1e6 / (hold * s.pace)
+    s.pace = min(s.pace * math.exp(min(growth, most) * t.accepted), 1e6)
+  end
+end
+
+local function report()
+  local accepted, news = t.accepted + t.late, 0
+  if t.round_trip > 0 then
+    s.round_trip = s.round_trip == 0 and t.round_trip or s.round_trip + (t.round_trip - s.round_trip) / 8
+  end
+  if t.bound > 0 and t.bound_at >= s.bound_at then
+    if s.bound > 0 and s.reset > now and t.bound > s.bound + 1 then s.flows = 1 end
+    s.bound, s.bound_at, s.reset = t.bound, t.bound_at, now + t.reset
+  end
+  s.accepted, s.refused = s.accepted + accepted, s.refused + t.also_refused
+  s.rest = s.rest + (t.also_refused / max(t.budget, 1e-9) - accepted)
+  local current = t.epoch == s.epoch
+  if t.accepted > 0 and current and s.failures > 0 and s.reopened > 0 and now >= s.reopened then
+    if s.failures > 1 or s.measured == 0 then news = 1 end
+    reopen()
+  end
+  s.ok = s.ok + accepted
+  if t.accepted > 0 and current and s.failures == 0 and s.paced == 1 then grow() end
+  if t.refused > 0 and current then
+    refuse()
+    return 1
+  end
+  s.refused, s.rest = s.refused + t.refused, s.rest + t.refused / max(t.budget, 1e-9)
+  if t.told > 0 and now + t.told > s.closed then
+    s.closed = now + t.told
+    s.next, news = max(s.next, s.closed), 1
+  end
+  return news
+end
+
+if s.pace == 0 then
+  s.pace = t.pace > 0 and t.pace or t.first_pace
+  s.measured = (t.pace > 0 or t.seeded == 1) and 1 or 0
+  if t.pace > 0 then s.next, s.rest = now + 0.1e6, 10 * s.pace end
+  s.ceiling, s.epoch, s.closed = s.pace, t.epoch, now + t.closed
+elseif t.epoch > s.epoch then
+  s.epoch, s.closed = t.epoch, max(s.closed, now + t.closed)
+end
+local news = report()
+if t.opens == 1 then
+  s.epoch, s.closed, s.next, s.failures, s.wait, s.probe, news = s.epoch + 1, now, now, 0, 0, 0, 1
+end
+local count, first, gap, seq, hold = 0, 0, 0, 0, 0
+if t.epoch == s.epoch and t.back ~= 0 then s.next = max(s.next - t.back * 1e6 / s.pace, now) end
+
+local function give()
+  first = max(s.next, s.closed, now)
+  count = min(t.want, max(math.floor(s.pace * 0.1 / max(members, 1)), 1))
+  if s.failures > 1 or (s.failures > 0 and s.measured == 0) then
+    if s.probe ~= 0 and s.probe ~= t.id and s.probe_until > now then
+      count, first, hold = 0, 0, s.probe_until - now
+      return
+    end
+    s.probe, s.probe_until, count = t.id, first + max(3 * s.round_trip, 1e6), 1
+  end
+  if s.bound > 0 and s.reset > now + 2e6 and s.flows == 0 then
+    if s.seq >= s.bound then
+      first = max(first, s.reset + 0.02e6)
+      s.bound = 0
+    else
+      count = min(count, s.bound - s.seq)
+    end
+  end
+  s.paced = (s.next >= now - 0.004e6 and s.next > 0) and 1 or 0
+  if s.next > 0 and max(s.next, s.closed) < now then s.idle = s.idle + (now - max(s.next, s.closed)) end
+  if s.start == 0 then s.start = first end
+  if s.failures > 0 and s.reopened == 0 then s.reopened = first end
+  gap, seq = 1e6 / s.pace, s.seq
+  s.seq = s.seq + count
+  s.next = first + count * 1e6 / s.pace
+  first = first - now
+end
+if t.want > 0 then give() end
+
+local function text(number) return string.format('%.17g', number) end
+local fields = { 'layout', tostring(layout) }
+for _, name in ipairs(names) do
+  fields[#fields + 1] = name
+  fields[#fields + 1] = text(s[name])
+end
+redis.call('HSET', KEYS[1], unpack(fields))
+redis.call('PEXPIRE', KEYS[1], t.expire)
+redis.call('PEXPIRE', KEYS[2], t.expire)
+
+local closed = max(s.closed - now, 0)
+local reply = {}
+for n, value in ipairs({
+  s.epoch, closed, s.pace, s.measured, members, count, first, gap, seq, hold, s.accepted, s.refused, news,
+}) do reply[n] = text(value) end
+if news == 1 then
+  -- Who may not publish is heard of with the next turns.
+  redis.pcall('PUBLISH', channel, table.concat({ reply[1], reply[2], reply[3], reply[4], reply[5] }, ' '))
+end
+return reply
