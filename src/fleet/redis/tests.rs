@@ -7,8 +7,8 @@ use std::{
     env,
     net::TcpListener,
     process::{Child, Command, Stdio},
-    time::Instant,
 };
+use tokio::time::Instant;
 
 struct Server(Child, Client);
 
