@@ -28,7 +28,8 @@ const LONGEST_NAME: usize = 200;
 
 impl Fleet {
     /// A fleet on this Redis (6 or later) or Valkey. The client's URL says where it is, who asks
-    /// (`redis://user:password@host/db`) and whether by TLS (`rediss://`, with a TLS feature of the `redis` crate such as `tokio-rustls-comp`).
+    /// (`redis://user:password@host/db`) and whether by TLS (`rediss://`, with a TLS feature of the `redis` crate, such
+    /// as `tokio-rustls-comp`).
     ///
     /// The name is that of the upstream, and of the credential where the upstream counts by credential: not the
     /// credential itself, because the name is part of the keys.
