@@ -39,7 +39,7 @@ impl Fleet {
     pub fn redis(client: redis::Client, name: impl Into<String>) -> Result<Self, InvalidSetting> {
         let name = name.into();
         let store = RedisStore::new(client, &name)?;
-        Self::with(name, Store::Redis(store))
+        Self::with(name, Store::Redis(Box::new(store)))
     }
 
     /// A fleet on a store in memory, for tests and simulations.

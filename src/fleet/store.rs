@@ -36,7 +36,7 @@ pub(super) fn channel() -> (mpsc::Sender<News>, mpsc::Receiver<News>) {
 
 #[derive(Clone, Debug)]
 pub(super) enum Store {
-    Redis(RedisStore),
+    Redis(Box<RedisStore>),
     Simulated(SimulatedStore),
 }
 
