@@ -2,13 +2,13 @@
 
 use super::{
     booking::{Bounds, Closed, Leave, Moved, SharedBounds},
+    quiet::Quiet,
     state::State,
 };
 #[cfg(feature = "redis")]
 use crate::fleet::{Front, Hook};
 use crate::{
     Cost, WaitReason,
-    lanes::{Lane, Lanes},
     policy::{Answer, Closing, Policy},
     record::Statistics,
     signal::{Signal, Verdict},
@@ -20,7 +20,7 @@ use std::{
     hint::spin_loop,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, TryLockError,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, Ordering::Relaxed},
     },
     task::Waker,
     time::Duration,
@@ -43,31 +43,6 @@ pub(super) struct Gate {
     fleet: Option<Arc<Hook>>,
     #[cfg(test)]
     locked: std::sync::atomic::AtomicUsize,
-}
-
-/// A gate by key has no lanes: there may be a million of them.
-#[derive(Default)]
-struct Quiet {
-    shared: AtomicU64,
-    lanes: Option<Lanes<AtomicU64>>,
-}
-
-impl Quiet {
-    #[inline]
-    fn add_one(&self) {
-        match &self.lanes {
-            Some(lanes) => {
-                let lane = Lane::of_this_thread();
-                lane.add(lanes.get(lane), 1);
-            }
-            None => Lane::SHARED.add(&self.shared, 1),
-        }
-    }
-
-    fn sum(&self) -> u64 {
-        let lanes = self.lanes.iter().flat_map(Lanes::iter);
-        lanes.chain([&self.shared]).map(|lane| lane.load(Relaxed)).sum()
-    }
 }
 
 /// What a gate was told when it was made. The gates of one layer, by key, share it.
@@ -112,7 +87,7 @@ impl Gate {
 
     /// For a gate that threads share, and of which there are not too many.
     pub(super) fn with_lanes(mut self) -> Self {
-        self.quiet.lanes = Some(Lanes::new(Default::default));
+        self.quiet = Quiet::with_lanes();
         self
     }
 

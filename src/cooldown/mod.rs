@@ -113,6 +113,7 @@ mod handle;
 #[cfg_attr(docsrs, doc(cfg(feature = "keyed")))]
 pub mod keyed;
 mod layer;
+mod quiet;
 mod ready;
 mod reject;
 mod service;

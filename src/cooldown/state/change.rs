@@ -52,10 +52,7 @@ impl State {
         self.rebook(now, wakers);
         self.release(now, None, wakers);
         if let Some(crowd) = &mut self.crowd {
-            for waiter in crowd.queue.values_mut() {
-                waiter.timer = None;
-                wakers.wake(waiter.waker.take());
-            }
+            crowd.wake_all(wakers);
         }
     }
 }

@@ -2,10 +2,10 @@
 //! clock. After each step everybody who was woken, or whose timer is due, looks again, but for those who have
 //! stopped polling. What has to hold is checked at each departure.
 
-use super::*;
+use super::{early::ROOM, *};
 use crate::{
     Cost,
-    policy::{Known, Ladder, Quota},
+    policy::{Answer, Closing, Known, Ladder, Quota},
     signal::{Signal, Verdict},
 };
 use std::{
@@ -14,7 +14,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
-    task::Wake,
+    task::{Wake, Waker},
 };
 
 fn ms(random: &mut fastrand::Rng, bound: u64) -> Duration {
