@@ -4,7 +4,7 @@ use super::{
     BatchError,
     core::{Cost, Limits, Place},
 };
-use crate::{lanes::Line, wakers::Wakers};
+use crate::wakers::Wakers;
 use std::{
     fmt, mem,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -77,14 +77,16 @@ pub(super) type SharedBatch<Req, T, E> = Arc<Batch<Req, T, E>>;
 ///
 /// Two locks, because those who come work on the one while those who are there already ask at the other. Who needs
 /// both takes them one after the other.
-#[repr(C)] // those who come write to the first cache line, where the reference count is too
+#[repr(C)]
 pub(super) struct Batch<Req, T, E> {
+    /// In the cache line of the reference count, which those who come write too. (An alignment would part them.)
     queue: Mutex<Queue<Req>>,
-    /// By caller; made when first used.
-    slots: Line<Mutex<Vec<Slot<T, E>>>>,
     /// When its first request came.
     pub(super) since: Instant,
     room: Arc<Semaphore>,
+    _apart: [u64; 8],
+    /// By caller; made when first used.
+    slots: Mutex<Vec<Slot<T, E>>>,
 }
 
 struct Queue<Req> {
@@ -142,7 +144,8 @@ impl<Req, T, E> Batch<Req, T, E> {
         queue.push(request, cost);
         Self {
             queue: Mutex::new(queue),
-            slots: Line(Mutex::new(Vec::with_capacity(capacity))),
+            slots: Mutex::new(Vec::with_capacity(capacity)),
+            _apart: [0; 8],
             since: Instant::now(),
             room: Arc::clone(room),
         }
@@ -154,7 +157,7 @@ impl<Req, T, E> Batch<Req, T, E> {
 
     /// The slots, with one for this caller and all before it.
     fn slots(&self, caller: usize) -> MutexGuard<'_, Vec<Slot<T, E>>> {
-        let mut slots = self.slots.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         if slots.len() <= caller {
             slots.resize_with(caller + 1, || Slot::Waiting(None));
         }
