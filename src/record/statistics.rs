@@ -1,6 +1,7 @@
+mod reading;
+
 use super::{
-    Arm, Attempts, CallOutcome, CallRecord, Calls, Cooldowns, Detail, Distribution, FallbackCounts,
-    FallbackReason, Outcome, Recent, RecentAttempts, RecentCalls, RecordRing, Snapshot, Times, Wait,
+    Arm, CallOutcome, CallRecord, FallbackReason, Outcome, Recent, RecentAttempts, RecentCalls, RecordRing,
     coalesced::CoalesceBook, histogram::Histogram, recent::Notes, tokens::TokenBook,
 };
 use crate::{
@@ -92,21 +93,6 @@ impl ArmBook {
     fn count(&self, outcome: Outcome) -> u64 {
         let straight = self.straight.iter().map(|straight| &straight.outcomes);
         straight.chain([&self.outcomes]).map(|outcomes| outcomes[outcome as usize].load(Relaxed)).sum()
-    }
-
-    fn attempts(&self) -> Attempts {
-        let count = |outcome| self.count(outcome);
-        Attempts {
-            accepted: count(Outcome::Accepted),
-            throttled: count(Outcome::Throttled),
-            overloaded: count(Outcome::Overloaded),
-            failed: count(Outcome::Failed),
-            refused: count(Outcome::Refused),
-            exhausted: count(Outcome::Exhausted),
-            rejected: count(Outcome::Rejected),
-            cancelled: count(Outcome::Cancelled),
-            ..Attempts::default()
-        }
     }
 }
 
@@ -285,69 +271,6 @@ impl Statistics {
 
     pub(crate) fn attempts_claimed(&self) -> bool {
         self.book.attempts_claimed.load(Relaxed)
-    }
-
-    /// What the book says now.
-    ///
-    /// The counters are read one after another while calls go on, so at a busy moment two of them may differ
-    /// by the calls that ended in between. At rest they add up.
-    pub fn snapshot(&self) -> Snapshot {
-        let [attempts, control] =
-            [Arm::Treated, Arm::Control].map(|arm| self.book.arms[arm as usize].attempts());
-        Snapshot {
-            calls: self.calls(),
-            attempts,
-            control,
-            batched: Times::default(),
-            coalesced: self.book.coalesced.read(),
-            waits: WaitReason::ALL.map(|reason| Wait { reason, times: Times::default() }),
-            cooldowns: Cooldowns {
-                rate_limit: self.book.cooldowns[0].load(Relaxed),
-                adaptive: self.book.cooldowns[1].load(Relaxed),
-            },
-            tokens: self.book.tokens.read(),
-            consecutive_429s: self.book.consecutive_429s.load(Relaxed),
-            peak_consecutive_429s: self.book.peak_consecutive_429s.load(Relaxed),
-            last_minute: self.book.notes.since(&self.book.counts(), Instant::now()),
-            detail: Box::new(self.detail()),
-        }
-        .with_times()
-    }
-
-    fn detail(&self) -> Detail {
-        let Book { arms, waits, batched, coalesced, calls, tokens, .. } = &*self.book;
-        // The lanes are read once: there may be many.
-        let straight = arms.each_ref().map(|arm| Distribution::of(arm.straight.iter().map(|s| &s.times)));
-        let with = |waited: fn(&ArmBook) -> &Histogram| {
-            std::array::from_fn(|arm| straight[arm].plus(&Distribution::of([waited(&arms[arm])])))
-        };
-        let mut waits = waits.each_ref().map(|waits| Distribution::of([waits]));
-        waits[WaitReason::Normal as usize].buckets[0] = straight[Arm::Treated as usize].count();
-        Detail {
-            response: with(|arm| &arm.waited_response),
-            service: with(|arm| &arm.waited_service),
-            calls: Distribution::of([&calls.response]),
-            batched: Distribution::of([batched]),
-            coalesced: coalesced.waits(),
-            waits,
-            tokens: tokens.classes(),
-        }
-    }
-
-    fn calls(&self) -> Calls {
-        let calls = &self.book.calls;
-        Calls {
-            primary: calls.primary.load(Relaxed),
-            refused: calls.refused.load(Relaxed),
-            cancelled: calls.cancelled.load(Relaxed),
-            fallbacks: FallbackReason::ALL.map(|reason| FallbackCounts {
-                reason,
-                served: calls.served[reason as usize].load(Relaxed),
-                fallback_failed: calls.fallback_failed[reason as usize].load(Relaxed),
-                not_tried: calls.failed[reason as usize].load(Relaxed),
-            }),
-            response: Times::default(),
-        }
     }
 }
 
