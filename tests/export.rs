@@ -8,16 +8,16 @@ use support::{Upstream, ms, request, secs};
 use tokio::time::Instant;
 use tower::{ServiceBuilder, ServiceExt};
 use tower_cooldown::{
-    AdaptiveCooldownLayer, CoalesceLayer, Handle, MicroBatchLayer, Rollout, WaitReason,
+    AdaptiveCooldownLayer, CoalesceLayer, MicroBatchLayer, Rollout, WaitReason,
     cooldown::TooManyRequests,
     export::{INSTRUMENTS, Kind, Source, Sources, Value},
     policy::{Known, Quota},
-    record::{Arm, CallOutcome, CallRecord, FallbackReason, Outcome, Statistics, Usage},
+    record::{Arm, CallOutcome, CallRecord, FallbackReason, Outcome, RecordRing, Statistics, Usage},
 };
 
 /// A book in which everything has happened.
 fn full_book() -> Statistics {
-    let statistics = Statistics::new();
+    let statistics = Statistics::with_ring(&RecordRing::new(16).unwrap());
     for outcome in Outcome::ALL {
         for arm in Arm::ALL {
             for reason in WaitReason::ALL {
@@ -72,6 +72,8 @@ async fn the_gates_of_all_keys_are_added_up() {
     let text = tower_cooldown::export::prometheus::Exporter::new(&sources).text();
     for (name, value) in [
         ("gates", "3"),
+        ("keys", "2"),
+        ("keys_evicted_total", "0"),
         ("gates_closed", "1"),
         ("cooldown_remaining_seconds", "60"),
         ("queue_size", "3"),
@@ -83,16 +85,18 @@ async fn the_gates_of_all_keys_are_added_up() {
     }
 }
 
-fn gate() -> Handle {
+fn with_gate(source: Source) -> Source {
     let quota = Known::new(Quota::new(10, secs(1)).unwrap());
     let layer = AdaptiveCooldownLayer::with_policy(quota).max_waiting(100).reject_with(TooManyRequests);
-    layer.handle()
+    // One by key has the most series.
+    #[cfg(feature = "keyed")]
+    return source.keyed(&layer.keyed(|_: &()| "key").handle());
+    #[cfg(not(feature = "keyed"))]
+    return source.gate(&layer.handle());
 }
 
 async fn full_source(layer: &str, provider: &str) -> Source {
-    Source::new(layer, provider)
-        .statistics(&fuller_book().await)
-        .gate(&gate())
+    with_gate(Source::new(layer, provider).statistics(&fuller_book().await))
         .rollout(&Rollout::percent(50).unwrap())
         .gen_ai("chat", "openai", Some("gpt-4o"))
 }
@@ -125,7 +129,8 @@ async fn the_list_is_closed_and_all_of_it_is_exported() {
         assert!(seen.entry(instrument.name).or_default().insert(labels), "twice: {point:?}");
     });
     // Every value of every label is there, where it can be.
-    for instrument in INSTRUMENTS {
+    let by_key = |name: &str| name.starts_with("tower_cooldown.keys");
+    for instrument in INSTRUMENTS.iter().filter(|i| cfg!(feature = "keyed") || !by_key(i.name)) {
         let points = &seen.get(instrument.name).unwrap_or_else(|| panic!("{} is missing", instrument.name));
         for label in instrument.labels {
             for value in label.values {
@@ -151,6 +156,7 @@ fn names_and_units() {
             ("tower_cooldown_attempt_duration_seconds", "s"),
             ("tower_cooldown_attempt_service_duration_seconds", "s"),
             ("tower_cooldown_wait_duration_seconds", "s"),
+            ("tower_cooldown_slot_slip_seconds", "s"),
             ("tower_cooldown_cooldowns_total", "{cooldown}"),
             ("tower_cooldown_throttled_run", "{attempt}"),
             ("tower_cooldown_group_duration_seconds", "s"),
@@ -159,14 +165,18 @@ fn names_and_units() {
             ("tower_cooldown_batch_weight_total", ""),
             ("tower_cooldown_batch_calls_total", "{call}"),
             ("tower_cooldown_batch_wait_duration_seconds", "s"),
+            ("tower_cooldown_batch_duration_seconds", "s"),
             ("tower_cooldown_gates", "{gate}"),
             ("tower_cooldown_gates_closed", "{gate}"),
+            ("tower_cooldown_keys", "{key}"),
+            ("tower_cooldown_keys_evicted_total", "{key}"),
             ("tower_cooldown_cooldown_remaining_seconds", "s"),
             ("tower_cooldown_queue_size", "{request}"),
             ("tower_cooldown_queue_capacity", "{request}"),
             ("tower_cooldown_active_requests", "{request}"),
             ("tower_cooldown_rate_per_second", "{request}/s"),
             ("tower_cooldown_rollout_ratio", "1"),
+            ("tower_cooldown_records_overwritten_total", "{record}"),
             ("gen_ai_client_token_usage", "{token}"),
             ("gen_ai_client_operation_duration_seconds", "s"),
         ]
@@ -275,7 +285,7 @@ mod prometheus {
             value(&text, &format!("tower_cooldown_attempts_total{{{labels}}}"))
         };
         let own = attempts("upstream-0").expect("the first has a place");
-        assert_eq!(attempts("_OTHER"), Some(own * 142.0));
+        assert_eq!(attempts("_OTHER"), Some(own * 143.0));
         assert_eq!(value(&text, r#"tower_cooldown_gates{layer="stack",provider="_OTHER"}"#), Some(50.0));
 
         for layer in 0..20 {

@@ -155,6 +155,7 @@ async fn keys_that_come_once_do_not_drive_out_those_in_use() {
     }
     let handle = layer.handle();
     assert!(handle.len() <= 100, "{}", handle.len());
+    assert_eq!(handle.statistics().snapshot().keys_evicted, 5001 - handle.len() as u64);
     assert_eq!(handle.get("/1").unwrap().snapshot().waiting, 1);
     waiting.abort();
     settle().await;
@@ -207,6 +208,7 @@ async fn idle_keys_are_forgotten_when_a_new_one_comes() {
     assert!(handle.get("/5").is_some() && handle.get("/1000").is_some());
     handle.forget_idle(secs(0));
     assert!(handle.is_empty());
+    assert_eq!(handle.statistics().snapshot().keys_evicted, 0, "there was room");
 }
 
 #[test]

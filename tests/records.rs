@@ -7,8 +7,9 @@ use std::{
     sync::{Arc, Mutex},
     time::Duration,
 };
-use support::{Reply, Upstream, ms, request, secs, send, settle, unpaced};
-use tokio::time::{Instant, sleep};
+use support::{Reply, Upstream, every, ms, request, secs, send, settle, unpaced};
+use tokio::time::{Instant, advance, sleep};
+use tokio_test::{assert_pending, assert_ready_ok, task};
 use tower::{BoxError, Layer, ServiceBuilder, ServiceExt, retry::RetryLayer};
 use tower_cooldown::{
     AdaptiveCooldownLayer, MicroBatchLayer, Rollout, WaitReason,
@@ -96,6 +97,58 @@ async fn the_time_spent_in_poll_ready_is_part_of_the_wait() {
     service.oneshot(request(1)).await.unwrap();
     let wait = layer.handle().statistics().snapshot().wait(WaitReason::Adaptive);
     assert_eq!((wait.count, wait.sum), (1, secs(10)));
+}
+
+/// However a wait ends: what counts is when the call could have left.
+#[tokio::test(start_paused = true)]
+async fn how_late_calls_leave_that_waited() {
+    let layer = AdaptiveCooldownLayer::with_policy(every(secs(1)));
+    let (handle, service) = (layer.handle(), layer.layer(Upstream::ok()));
+    let mut earlier = handle.statistics().snapshot();
+    let mut slips = || {
+        let now = handle.statistics().snapshot();
+        let slips = now.delta(&earlier).slips;
+        earlier = now;
+        (slips.count, slips.sum)
+    };
+    let mut call = task::spawn(service.clone().oneshot(request(0)));
+    assert_ready_ok!(call.poll());
+    assert_eq!(slips(), (0, ms(0)), "it did not wait");
+
+    let waiting = send(&service, 1);
+    assert_eq!(waiting.await.unwrap().1, secs(1));
+    assert_eq!(slips(), (1, ms(0)), "in time");
+
+    let mut waiting = task::spawn(service.clone().oneshot(request(2)));
+    assert_pending!(waiting.poll());
+    advance(ms(1250)).await;
+    assert_ready_ok!(waiting.poll());
+    assert_eq!(slips(), (1, ms(250)), "its task did not get its turn");
+
+    let mut stopped = task::spawn(service.clone().oneshot(request(3)));
+    assert_pending!(stopped.poll());
+    let behind = send(&service, 4);
+    assert_eq!(behind.await.unwrap().1, secs(3), "the one before it left a second late, by its hand");
+    assert_eq!(slips(), (1, ms(0)));
+    advance(secs(7)).await;
+    assert_ready_ok!(stopped.poll());
+    assert_eq!(slips(), (1, secs(9)), "after its timer, not after it was let go");
+
+    let mut waiting = task::spawn(service.clone().oneshot(request(5)));
+    assert_pending!(waiting.poll());
+    handle.cool_for(secs(60));
+    advance(secs(20)).await;
+    assert_pending!(waiting.poll());
+    handle.reset();
+    assert!(waiting.is_woken());
+    advance(ms(3)).await;
+    assert_ready_ok!(waiting.poll());
+    assert_eq!(slips(), (1, ms(3)), "let go before its timer");
+    let waiting = send(&service, 6);
+    settle().await;
+    handle.cool_for(secs(30));
+    assert_eq!(waiting.await.unwrap().1, secs(30));
+    assert_eq!(slips(), (1, ms(0)), "what counts is the timer that it set last");
 }
 
 #[tokio::test(start_paused = true)]

@@ -159,5 +159,10 @@ async fn every_record_goes_through_the_ring() {
     for id in 0..10 {
         service.clone().oneshot(request(id)).await.unwrap();
     }
+    let before = cooldown.handle().statistics().snapshot();
+    assert_eq!(before.records_overwritten, Some(0));
     assert_eq!((reader.by_ref().count(), reader.missed()), (4, 6));
+    let now = cooldown.handle().statistics().snapshot();
+    assert_eq!((now.records_overwritten, now.delta(&before).records_overwritten), (Some(6), Some(6)));
+    assert_eq!(Statistics::new().snapshot().records_overwritten, None);
 }

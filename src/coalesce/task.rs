@@ -255,7 +255,8 @@ where
         });
         let mut call = pin!(Some(call.catch_unwind()));
         let mut timer = pin!(None);
-        let until = shared.settings.timeout.map(|timeout| crate::policy::later(Instant::now(), timeout));
+        let began = Instant::now();
+        let until = shared.settings.timeout.map(|timeout| crate::policy::later(began, timeout));
         let ended = poll_fn(|cx| {
             if let Some(Poll::Ready(ended)) = call.as_mut().as_pin_mut().map(|call| call.poll(cx)) {
                 return Poll::Ready(ended.unwrap_or(Ended::Failed(BatchError::Panicked)));
@@ -268,10 +269,15 @@ where
             if self.is_abandoned(cx) { Poll::Ready(Ended::Failed(BatchError::Closed)) } else { Poll::Pending }
         })
         .await;
-        match catch_unwind(AssertUnwindSafe(|| call.set(None))) {
+        let took = began.elapsed();
+        let ended = match catch_unwind(AssertUnwindSafe(|| call.set(None))) {
             Ok(()) => ended,
             Err(_) => Ended::Failed(BatchError::Panicked),
+        };
+        if let Some(succeeded) = ended.succeeded() {
+            shared.settings.statistics.record_batch_call_ended(succeeded, took);
         }
+        ended
     }
 
     fn is_abandoned(&self, cx: &Context<'_>) -> bool {
@@ -298,6 +304,17 @@ where
         if let Stage::Sending { callers, answered, .. } = &self.stage {
             let left = callers.len() - answered;
             self.answer(left, (0..left).map(|_| Err(error.share())));
+        }
+    }
+}
+
+impl<Req, T, E> Ended<Req, T, E> {
+    /// Whether a request was answered well; `None` where nobody waits for that any more.
+    fn succeeded(&self) -> Option<bool> {
+        match self {
+            Self::Answers(answers) => Some(answers.iter().any(Result::is_ok)),
+            Self::Failed(BatchError::Closed) => None,
+            Self::Again(_) | Self::Failed(_) => Some(false),
         }
     }
 }

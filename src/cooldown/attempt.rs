@@ -155,6 +155,15 @@ impl Attempt {
         }
     }
 
+    /// How late a call leaves that waited. It could have left when its timer was to fire, which is when the policy said,
+    /// or when somebody else let it go before that.
+    fn record_slip(&self, settled: Settled, timer: Option<Pin<&Sleep>>, now: Instant) {
+        if let Ok(leave) = settled {
+            let could = timer.map_or(leave.at, |timer| timer.deadline().min(leave.at));
+            self.gate.settings.statistics.record_slip(now.saturating_duration_since(could));
+        }
+    }
+
     /// With which the caller can report what the call took from the quotas.
     pub(super) fn usage(&self) -> Usage {
         let usage = Usage::new(&self.gate.settings.statistics);
@@ -263,7 +272,10 @@ impl Permit for Attempt {
             let look = self.gate.with(|state, wakers| state.look(place, now, cx, wakers));
             self.gate.attend();
             match look {
-                Look::Settled(settled) => return Poll::Ready(self.settle(settled, now)),
+                Look::Settled(settled) => {
+                    self.record_slip(settled, timer.as_ref().as_pin_ref(), now);
+                    return Poll::Ready(self.settle(settled, now));
+                }
                 Look::Wait { until } => ready!(poll_until(timer.as_mut(), until, cx)),
             }
         }

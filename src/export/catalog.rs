@@ -18,6 +18,10 @@ const WAITS: Kind = Histogram(&[
     0.001024, 0.00512, 0.01024, 0.053248, 0.106496, 0.262144, 0.524288, 1.048576, 2.097152, 5.24288,
     10.48576, 31.45728, 62.91456, 125.82912, 301.989888,
 ]);
+/// 1, 2, 5, 10, 25, 50, 100, 250, 500 ms, 1, 5 s, as above. Timers have steps of 1 ms.
+const SLIPS: Kind = Histogram(&[
+    0.001024, 0.002048, 0.00512, 0.01024, 0.026624, 0.053248, 0.106496, 0.262144, 0.524288, 1.048576, 5.24288,
+]);
 const SIZES: Kind = Histogram(&[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0]);
 /// As the conventions for generative AI have them.
 const TOKENS: Kind = Histogram(&[
@@ -44,6 +48,7 @@ const TRIGGER: Label = Label::closed(
     "trigger",
     &["items", "weight", "tick", "linger", "idle", "exhausted", "flush", "drain", "alone"],
 );
+const ANSWERED: Label = Label::closed("outcome", &["success", "failure"]);
 const TOKEN: Label = Label::closed("gen_ai.token.type", &["input", "output"]);
 const OPERATION: Label = Label::named("gen_ai.operation.name");
 const PROVIDER: Label = Label::named("gen_ai.provider.name");
@@ -78,6 +83,8 @@ instruments! {
         "How long answered attempts took from sending to the head of the response, without waiting."
     "tower_cooldown.wait.duration" WAITS "s" [WAIT] wait_duration
         "How long attempts waited before they were sent, by why. Those that did not are normal."
+    "tower_cooldown.slot.slip" SLIPS "s" [] slot_slip
+        "How late attempts left that had waited, after the time that the policy gave them."
     "tower_cooldown.cooldowns" Counter "{cooldown}" [CLOSING] cooldowns
         "How often a gate closed: because the server said for how long, or by the choice of the policy."
     "tower_cooldown.throttled.run" Gauge "{attempt}" [] throttled_run
@@ -94,10 +101,16 @@ instruments! {
         "Calls that were made for coalesced batches."
     "tower_cooldown.batch.wait.duration" WAITS "s" [] batch_wait
         "How long the first request of a coalesced batch waited until it closed."
+    "tower_cooldown.batch.duration" CALLS "s" [ANSWERED] batch_duration
+        "How long calls for coalesced batches took. One is a success if it answered a request of its batch well."
     "tower_cooldown.gates" UpDownCounter "{gate}" [] gates
         "Gates: one, or one for each key and one for keys without room."
     "tower_cooldown.gates.closed" UpDownCounter "{gate}" [] gates_closed
         "Gates that are closed."
+    "tower_cooldown.keys" UpDownCounter "{key}" [] keys
+        "Keys that have a gate of their own. Not there where gates are not by key."
+    "tower_cooldown.keys.evicted" Counter "{key}" [] keys_evicted
+        "Keys that were forgotten to make room for others. Not there where gates are not by key."
     "tower_cooldown.cooldown.remaining" Gauge "s" [] cooldown_remaining
         "How long the gate is still closed; of several gates the longest. 0 while all are open."
     "tower_cooldown.queue.size" UpDownCounter "{request}" [] queue_size
@@ -110,6 +123,8 @@ instruments! {
         "The rate at which calls may leave, learned or declared. Not there while it is not known."
     "tower_cooldown.rollout" Gauge "1" [] rollout
         "The share of the calls that the cooldown works on."
+    "tower_cooldown.records.overwritten" Counter "{record}" [] records_overwritten
+        "Records that readers of the ring came too late for. Not there without a ring."
     "gen_ai.client.token.usage" TOKENS "{token}" [TOKEN, OPERATION, PROVIDER, MODEL] token_usage
         "Tokens of calls, as callers or answers report them."
     "gen_ai.client.operation.duration" CALLS "s" [OPERATION, PROVIDER, MODEL] operation_duration

@@ -88,6 +88,12 @@ pub(super) fn wait_duration(reading: &Reading, emit: &mut Emit<'_>) {
     }
 }
 
+pub(super) fn slot_slip(reading: &Reading, emit: &mut Emit<'_>) {
+    if let Some(book) = &reading.book {
+        emit.times(&[], &book.detail.slips);
+    }
+}
+
 pub(super) fn cooldowns(reading: &Reading, emit: &mut Emit<'_>) {
     let Some(book) = &reading.book else { return };
     emit.count(&[("reason", "rate_limit")], book.cooldowns.rate_limit);
@@ -142,6 +148,13 @@ pub(super) fn batch_wait(reading: &Reading, emit: &mut Emit<'_>) {
     }
 }
 
+pub(super) fn batch_duration(reading: &Reading, emit: &mut Emit<'_>) {
+    let Some(book) = with_batches(reading) else { return };
+    let [failed, succeeded] = &book.detail.batch_calls;
+    emit.times(&[("outcome", "success")], succeeded);
+    emit.times(&[("outcome", "failure")], failed);
+}
+
 pub(super) fn gates(reading: &Reading, emit: &mut Emit<'_>) {
     if let Some(gate) = &reading.gate {
         emit.count(&[], gate.gates);
@@ -151,6 +164,19 @@ pub(super) fn gates(reading: &Reading, emit: &mut Emit<'_>) {
 pub(super) fn gates_closed(reading: &Reading, emit: &mut Emit<'_>) {
     if let Some(gate) = &reading.gate {
         emit.count(&[], gate.closed);
+    }
+}
+
+pub(super) fn keys(reading: &Reading, emit: &mut Emit<'_>) {
+    if let Some(keys) = reading.gate.and_then(|gate| gate.keys) {
+        emit.count(&[], keys);
+    }
+}
+
+pub(super) fn keys_evicted(reading: &Reading, emit: &mut Emit<'_>) {
+    let is_by_key = reading.gate.is_some_and(|gate| gate.keys.is_some());
+    if let Some(book) = reading.book.as_ref().filter(|book| is_by_key || book.keys_evicted > 0) {
+        emit.count(&[], book.keys_evicted);
     }
 }
 
@@ -187,6 +213,12 @@ pub(super) fn rate(reading: &Reading, emit: &mut Emit<'_>) {
 pub(super) fn rollout(reading: &Reading, emit: &mut Emit<'_>) {
     if let Some(percent) = reading.rollout {
         emit.level(&[], f64::from(percent) / 100.0);
+    }
+}
+
+pub(super) fn records_overwritten(reading: &Reading, emit: &mut Emit<'_>) {
+    if let Some(overwritten) = reading.book.as_ref().and_then(|book| book.records_overwritten) {
+        emit.count(&[], overwritten);
     }
 }
 

@@ -13,8 +13,8 @@ use std::{sync::Arc, time::Duration};
 
 /// The most names of stacks.
 pub(super) const MAX_LAYERS: usize = 8;
-/// The most upstreams of one stack whose books are apart: each has some 300 series.
-pub(super) const MAX_BOOKS: usize = 8;
+/// The most upstreams of one stack whose books are apart: each has up to 385 series.
+pub(super) const MAX_BOOKS: usize = 7;
 /// The most upstreams of one stack whose gates are apart.
 pub(super) const MAX_GATES: usize = 100;
 /// The name of all that are beyond.
@@ -35,6 +35,8 @@ pub(super) struct Reading {
 pub(super) struct GateReading {
     pub(super) gates: u64,
     pub(super) closed: u64,
+    /// Where there is a gate for each.
+    pub(super) keys: Option<u64>,
     pub(super) remaining: Duration,
     pub(super) waiting: u64,
     pub(super) capacity: Option<u64>,
@@ -46,6 +48,7 @@ impl GateReading {
     fn of(gate: &GateSnapshot) -> Self {
         Self {
             gates: 1,
+            keys: None,
             closed: gate.closed_for.is_some().into(),
             remaining: gate.closed_for.unwrap_or_default(),
             waiting: gate.waiting as u64,
@@ -57,6 +60,7 @@ impl GateReading {
 
     fn add(&mut self, other: &Self) {
         self.gates += other.gates;
+        self.keys = sum(self.keys, other.keys, |a, b| a + b);
         self.closed += other.closed;
         self.remaining = self.remaining.max(other.remaining);
         self.waiting += other.waiting;
@@ -81,6 +85,8 @@ impl Gate {
             Self::Keyed(handle) => {
                 let mut all = GateReading::default();
                 handle.for_each(|gate| all.add(&GateReading::of(gate)));
+                // All but the one for keys without room.
+                all.keys = Some(all.gates - 1);
                 all
             }
         }

@@ -19,6 +19,8 @@ pub(super) struct CoalesceBook {
     sizes: [AtomicU64; SIZES],
     triggers: [AtomicU64; Trigger::ALL.len()],
     waits: Histogram,
+    /// How long calls took that failed, and that did not.
+    took: [Histogram; 2],
 }
 
 impl CoalesceBook {
@@ -32,6 +34,7 @@ impl CoalesceBook {
             sizes: [const { AtomicU64::new(0) }; SIZES],
             triggers: [const { AtomicU64::new(0) }; Trigger::ALL.len()],
             waits: Histogram::new(),
+            took: [const { Histogram::new() }; 2],
         }
     }
 
@@ -49,6 +52,10 @@ impl CoalesceBook {
         self.calls.fetch_add(1, Relaxed);
     }
 
+    pub(super) fn record_call_ended(&self, succeeded: bool, took: Duration) {
+        self.took[usize::from(succeeded)].record(took);
+    }
+
     pub(super) fn read(&self) -> Coalesced {
         Coalesced {
             batches: self.batches.load(Relaxed),
@@ -62,11 +69,18 @@ impl CoalesceBook {
                 batches: self.triggers[trigger as usize].load(Relaxed),
             }),
             waits: Times::default(),
+            succeeded: Times::default(),
+            failed: Times::default(),
         }
     }
 
     pub(super) fn waits(&self) -> Distribution {
         Distribution::of([&self.waits])
+    }
+
+    /// Of the calls that failed, and of those that did not.
+    pub(super) fn took(&self) -> [Distribution; 2] {
+        self.took.each_ref().map(|took| Distribution::of([took]))
     }
 }
 
@@ -97,6 +111,12 @@ pub struct Coalesced {
     pub triggers: [TriggerCount; Trigger::ALL.len()],
     /// How long the first request of each batch waited until it closed.
     pub waits: Times,
+    /// How long those calls took that answered at least one of their requests well. A part of a batch that was split
+    /// includes the time in which the inner service got ready for it.
+    pub succeeded: Times,
+    /// How long those took that did not: with an error, a panic, a wrong number of results, or until the time-out. Calls
+    /// that all their callers gave up are in neither.
+    pub failed: Times,
 }
 
 /// How many batches closed for one reason.

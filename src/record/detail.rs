@@ -13,6 +13,9 @@ pub(crate) struct Detail {
     pub(crate) calls: Distribution,
     pub(crate) batched: Distribution,
     pub(crate) coalesced: Distribution,
+    /// Calls for coalesced batches that failed, and that did not.
+    pub(crate) batch_calls: [Distribution; 2],
+    pub(crate) slips: Distribution,
     pub(crate) waits: [Distribution; WaitReason::ALL.len()],
     /// Reports by tokens in and out; see [`TOKEN_CLASSES`](super::tokens::TOKEN_CLASSES).
     pub(crate) tokens: [[u64; TOKEN_CLASSES]; 2],
@@ -23,6 +26,12 @@ pub(crate) struct Detail {
 struct Combine {
     count: fn(u64, u64) -> u64,
     times: fn(&Distribution, &Distribution) -> Distribution,
+}
+
+impl Combine {
+    fn optional(self, a: Option<u64>, b: Option<u64>) -> Option<u64> {
+        (a.is_some() || b.is_some()).then(|| (self.count)(a.unwrap_or(0), b.unwrap_or(0)))
+    }
 }
 
 impl Snapshot {
@@ -52,6 +61,8 @@ impl Snapshot {
             attempts: self.attempts.combine(&other.attempts, by),
             control: self.control.combine(&other.control, by),
             coalesced: self.coalesced.combine(&other.coalesced, by),
+            keys_evicted: (by.count)(self.keys_evicted, other.keys_evicted),
+            records_overwritten: by.optional(self.records_overwritten, other.records_overwritten),
             cooldowns: Cooldowns {
                 rate_limit: (by.count)(self.cooldowns.rate_limit, other.cooldowns.rate_limit),
                 adaptive: (by.count)(self.cooldowns.adaptive, other.cooldowns.adaptive),
@@ -69,12 +80,15 @@ impl Snapshot {
 
     /// Fills in the times that the detail has.
     pub(super) fn with_times(mut self) -> Self {
-        let Detail { response, service, calls, batched, coalesced, waits, .. } = &*self.detail;
+        let Detail { response, service, calls, batched, coalesced, batch_calls, slips, waits, .. } =
+            &*self.detail;
         [self.attempts.response, self.control.response] = [response[0].times(), response[1].times()];
         [self.attempts.service, self.control.service] = [service[0].times(), service[1].times()];
         self.calls.response = calls.times();
         self.batched = batched.times();
         self.coalesced.waits = coalesced.times();
+        [self.coalesced.failed, self.coalesced.succeeded] = [batch_calls[0].times(), batch_calls[1].times()];
+        self.slips = slips.times();
         self.waits = WaitReason::ALL.map(|reason| Wait { reason, times: waits[reason as usize].times() });
         self
     }
@@ -89,6 +103,8 @@ impl Detail {
             calls: times(&self.calls, &other.calls),
             batched: times(&self.batched, &other.batched),
             coalesced: times(&self.coalesced, &other.coalesced),
+            batch_calls: pair(&self.batch_calls, &other.batch_calls),
+            slips: times(&self.slips, &other.slips),
             waits: std::array::from_fn(|reason| times(&self.waits[reason], &other.waits[reason])),
             tokens: std::array::from_fn(|way| {
                 std::array::from_fn(|class| count(self.tokens[way][class], other.tokens[way][class]))
@@ -148,7 +164,7 @@ impl Coalesced {
             largest: self.largest.max(other.largest),
             sizes: std::array::from_fn(|class| count(self.sizes[class], other.sizes[class])),
             triggers,
-            waits: self.waits,
+            ..*self
         }
     }
 }

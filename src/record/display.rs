@@ -23,6 +23,8 @@ impl fmt::Display for Snapshot {
         if self.coalesced.batches > 0 {
             self.coalesced.fmt_rows(f)?;
             fmt_times(f, "first waited", &self.coalesced.waits)?;
+            fmt_times(f, "calls", &self.coalesced.succeeded)?;
+            fmt_times(f, "failed calls", &self.coalesced.failed)?;
         }
         fmt_attempts(f, "attempts", &self.attempts)?;
         if self.control.total() > 0 {
@@ -36,6 +38,12 @@ impl fmt::Display for Snapshot {
         if self.tokens.reports > 0 {
             writeln!(f, "tokens           {} in, {} out", self.tokens.input, self.tokens.output)?;
         }
+        if self.keys_evicted > 0 {
+            writeln!(f, "keys             {} forgotten for want of room", self.keys_evicted)?;
+        }
+        if let Some(overwritten) = self.records_overwritten.filter(|records| *records > 0) {
+            writeln!(f, "records          {overwritten} overwritten before they were read")?;
+        }
         writeln!(f, "waits            {:>9} {:>10} {:>10} {:>10}", "count", "mean", "p95", "max")?;
         for Wait { reason, times } in &self.waits {
             write!(f, "  {:<14} {:>9}", reason.as_str(), times.count)?;
@@ -46,7 +54,7 @@ impl fmt::Display for Snapshot {
                 _ => writeln!(f, " {:>10} {:>10} {:>10}", "-", "-", "-")?,
             }
         }
-        Ok(())
+        fmt_times(f, "then late by", &self.slips)
     }
 }
 

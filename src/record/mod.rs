@@ -32,7 +32,7 @@
 //! [`Rollout`](crate::Rollout). Who wants each record takes them from a [`RecordRing`].
 //!
 //! Records are written by a drop guard, so a call that its caller gave up is counted too. Memory is fixed:
-//! counters and histograms, about 30 KiB, and another 2.3 KiB for each processor, so that threads do not have to
+//! counters and histograms, about 40 KiB, and another 2.3 KiB for each processor, so that threads do not have to
 //! take turns; however many calls there are.
 
 mod arms;

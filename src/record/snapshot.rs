@@ -25,8 +25,18 @@ pub struct Snapshot {
     /// (the cooldown, or a micro-batch that is alone) did not make wait; in a stack, one and the same call may
     /// have waited for its group as well.
     pub waits: [Wait; WaitReason::ALL.len()],
+    /// How late calls left that had waited at a gate: after the time to which their timer was set, or at which they were
+    /// let go before that. Some 1 ms is what tokio's timers take; more means that tasks do not get their turn in time. The
+    /// waits of service handles, in `poll_ready`, are not in it.
+    pub slips: Times,
     /// How often gates closed.
     pub cooldowns: Cooldowns,
+    /// Keys of a keyed cooldown that were forgotten to make room for others. Those
+    /// that were idle for long enough do not count.
+    pub keys_evicted: u64,
+    /// Records that readers of the [ring](super::RecordRing) came too late for, all readers together. `None` where the
+    /// book [writes into no ring](super::Statistics::with_ring).
+    pub records_overwritten: Option<u64>,
     /// What callers reported through [`Usage`](super::Usage).
     pub tokens: Tokens,
     /// 429s since the last success, inside the rollout.

@@ -33,16 +33,21 @@ struct Book {
     /// From coming to a micro-batch to the answer.
     batched: Histogram,
     coalesced: CoalesceBook,
+    /// How late calls left that had waited.
+    slips: Histogram,
     calls: CallBook,
     tokens: TokenBook,
     /// That the server asked for, and that the policy chose.
     cooldowns: [AtomicU64; 2],
+    keys_evicted: AtomicU64,
     consecutive_429s: AtomicU64,
     peak_consecutive_429s: AtomicU64,
     /// A cooldown writes its attempts here; see `claim_attempts`.
     attempts_claimed: AtomicBool,
     notes: Notes,
     observer: Option<Observer>,
+    /// In which the observer writes, if it does.
+    ring: Option<RecordRing>,
 }
 
 type Observer = Box<dyn Fn(&CallRecord) + Send + Sync>;
@@ -122,28 +127,29 @@ impl Book {
 impl Statistics {
     /// An empty book.
     pub fn new() -> Self {
-        Self::build(None)
+        Self::build(None, None)
     }
 
     /// An empty book that also shows every record to `observer`, after counting it.
     ///
     /// The observer runs where the call ends, or in its `drop`: it has to be quick and must not panic.
     pub fn with_observer(observer: impl Fn(&CallRecord) + Send + Sync + 'static) -> Self {
-        Self::build(Some(Box::new(observer)))
+        Self::build(Some(Box::new(observer)), None)
     }
 
     /// An empty book that also writes every record into this ring.
     pub fn with_ring(ring: &RecordRing) -> Self {
-        let ring = ring.clone();
-        Self::with_observer(move |record| ring.push(record))
+        let written = ring.clone();
+        Self::build(Some(Box::new(move |record| written.push(record))), Some(ring.clone()))
     }
 
-    fn build(observer: Option<Observer>) -> Self {
+    fn build(observer: Option<Observer>, ring: Option<RecordRing>) -> Self {
         let book = Book {
             arms: [ArmBook::new(Lanes::new(Straight::new)), ArmBook::new(Lanes::shared(Straight::new))],
             waits: [const { Histogram::new() }; WaitReason::ALL.len()],
             batched: Histogram::new(),
             coalesced: CoalesceBook::new(),
+            slips: Histogram::new(),
             calls: CallBook {
                 primary: AtomicU64::new(0),
                 refused: AtomicU64::new(0),
@@ -155,11 +161,13 @@ impl Statistics {
             },
             tokens: TokenBook::new(),
             cooldowns: zeros(),
+            keys_evicted: AtomicU64::new(0),
             consecutive_429s: AtomicU64::new(0),
             peak_consecutive_429s: AtomicU64::new(0),
             attempts_claimed: AtomicBool::new(false),
             notes: Notes::new(),
             observer,
+            ring,
         };
         Self { book: Arc::new(book) }
     }
@@ -217,6 +225,22 @@ impl Statistics {
     /// A call is made for a coalesced batch, or for a part of it.
     pub(crate) fn record_batch_call(&self) {
         self.book.coalesced.record_call();
+    }
+
+    /// It has ended; it succeeded if a request of it was answered well.
+    pub(crate) fn record_batch_call_ended(&self, succeeded: bool, took: Duration) {
+        self.book.coalesced.record_call_ended(succeeded, took);
+    }
+
+    /// A call that had waited at a gate leaves, this much after it could have.
+    pub(crate) fn record_slip(&self, late: Duration) {
+        self.book.slips.record(late);
+    }
+
+    /// A key was forgotten to make room for another.
+    #[cfg(feature = "keyed")]
+    pub(crate) fn record_eviction(&self) {
+        add_one(&self.book.keys_evicted);
     }
 
     #[inline]

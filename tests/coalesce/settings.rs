@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_cooldown::{
     CoalesceLayer,
-    coalesce::{BatchError, Linger, NotDrained, Trigger},
+    coalesce::{Abandon, BatchError, Linger, NotDrained, Trigger},
     record::Statistics,
 };
 
@@ -219,6 +219,7 @@ async fn a_split_finds_the_one_request_that_is_to_blame() {
         assert_eq!(inner.sent().len(), 7, "8, 4 4, 2 2, 1 1");
         let coalesced = statistics.snapshot().coalesced;
         assert_eq!((coalesced.batches, coalesced.calls, coalesced.calls_saved()), (1, 7, 1));
+        assert_eq!((coalesced.failed.count, coalesced.succeeded.count), (4, 3), "8, 4, 2, 1 and 4, 2, 1");
     }
 }
 
@@ -276,6 +277,35 @@ async fn records_say_what_was_saved_and_why_batches_closed() {
     assert_eq!(coalesced.waits.max, ms(7));
     let table = snapshot.to_string();
     assert!(table.contains("7 requests in 5 batches (1.4 each, 3 at most), 2 calls saved"), "{table}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn records_say_how_long_calls_took_and_whether_they_helped_anybody() {
+    let bad = || Err(Fault("bad"));
+    let inner = Inner::new(move |sent| match sent.items[0] {
+        0 => Reply::Echo(ms(1)),
+        2 => Reply::Give(vec![bad(), Ok(Answer(3))], ms(10)),
+        4 => Reply::Give(vec![bad(), bad()], ms(100)),
+        6 => Reply::Give(vec![], ms(200)),
+        8 => Reply::PanicInFuture,
+        10 => Reply::Fail("no connection"),
+        _ => Reply::Never,
+    });
+    let statistics = Statistics::new();
+    let layer = layer(2).timeout(secs(1)).on_abandon(Abandon::Cancel).statistics(&statistics);
+    let service = layer.layer(inner.clone());
+    for first in [0, 2, 4, 6, 8, 10, 12] {
+        ask_all(&service, first..first + 2).await;
+    }
+    let given_up = ask(&service, 14);
+    settle().await;
+    given_up.abort();
+    settle().await;
+    assert_eq!(inner.dropped(), 3, "the panic, the one that took too long, and the one nobody waited for");
+    let coalesced = statistics.snapshot().coalesced;
+    assert_eq!((coalesced.succeeded.count, coalesced.succeeded.sum), (2, ms(11)));
+    assert_eq!((coalesced.failed.count, coalesced.failed.sum), (5, ms(1300)), "all but the last one");
+    assert_eq!(coalesced.calls, 8);
 }
 
 #[tokio::test(start_paused = true)]

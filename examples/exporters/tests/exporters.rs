@@ -197,7 +197,7 @@ fn names_keep_to_the_conventions() {
         let fits = name.chars().all(|c| c.is_ascii_lowercase() || c == '_' || c == '.') && name.len() <= 255;
         assert!(fits && !name.ends_with("_total") && !name.ends_with(".count"), "{name}");
         let is_time = instrument.unit == "s";
-        let is_named_so = name.ends_with(".duration") || name.ends_with(".remaining");
+        let is_named_so = [".duration", ".remaining", ".slip"].iter().any(|end| name.ends_with(end));
         assert_eq!(is_time, is_named_so, "{name}");
         let braces = instrument.unit.starts_with('{') == instrument.unit.contains('}');
         assert!(braces && instrument.unit.len() <= 63, "{name}");

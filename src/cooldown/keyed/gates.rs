@@ -96,7 +96,10 @@ impl Gates {
         self.sweep(now);
         let made = Arc::new(self.template.fork());
         // What is forgotten is dropped when the lock is free: its policy may be code of others.
-        let (gate, _forgotten) = self.shard(key).insert(key, made);
+        let (gate, forgotten) = self.shard(key).insert(key, made);
+        if forgotten.is_some() {
+            self.template.settings.statistics.record_eviction();
+        }
         gate.unwrap_or_else(|| Arc::clone(&self.overflow))
     }
 

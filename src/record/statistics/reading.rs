@@ -5,7 +5,7 @@ use crate::{
     WaitReason,
     record::{
         Arm, Attempts, Calls, Cooldowns, Detail, Distribution, FallbackCounts, FallbackReason, Outcome,
-        Snapshot, Times, Wait, histogram::Histogram,
+        RecordRing, Snapshot, Times, Wait, histogram::Histogram,
     },
 };
 use std::sync::atomic::Ordering::Relaxed;
@@ -47,6 +47,9 @@ impl Statistics {
                 rate_limit: self.book.cooldowns[0].load(Relaxed),
                 adaptive: self.book.cooldowns[1].load(Relaxed),
             },
+            slips: Times::default(),
+            keys_evicted: self.book.keys_evicted.load(Relaxed),
+            records_overwritten: self.book.ring.as_ref().map(RecordRing::missed),
             tokens: self.book.tokens.read(),
             consecutive_429s: self.book.consecutive_429s.load(Relaxed),
             peak_consecutive_429s: self.book.peak_consecutive_429s.load(Relaxed),
@@ -57,7 +60,7 @@ impl Statistics {
     }
 
     fn detail(&self) -> Detail {
-        let Book { arms, waits, batched, coalesced, calls, tokens, .. } = &*self.book;
+        let Book { arms, waits, batched, coalesced, slips, calls, tokens, .. } = &*self.book;
         // The lanes are read once: there may be many.
         let straight = arms.each_ref().map(|arm| Distribution::of(arm.straight.iter().map(|s| &s.times)));
         let with = |waited: fn(&ArmBook) -> &Histogram| {
@@ -71,6 +74,8 @@ impl Statistics {
             calls: Distribution::of([&calls.response]),
             batched: Distribution::of([batched]),
             coalesced: coalesced.waits(),
+            batch_calls: coalesced.took(),
+            slips: Distribution::of([slips]),
             waits,
             tokens: tokens.classes(),
         }
