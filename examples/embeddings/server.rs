@@ -22,7 +22,7 @@ use std::{
 use tokio::{net::TcpListener, time::Instant};
 
 /// Requests per minute.
-pub const QUOTA: u32 = 9000;
+pub const QUOTA: u32 = 15_000;
 /// What a call takes, and what each input adds.
 const CALL: Duration = Duration::from_millis(50);
 const INPUT: Duration = Duration::from_micros(200);

@@ -2,15 +2,27 @@
 //!
 //! ```text
 //! cargo run --release --example gateway -- --upstream https://api.example.com
+//! cargo run --release --example gateway      # a demonstration, with an upstream of its own
 //! ```
 
 use std::process::ExitCode;
-use tower_cooldown_gateway_example::settings::{Command, HELP};
+use tower_cooldown_gateway_example::{
+    demo::Demo,
+    settings::{Command, HELP, Settings},
+};
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let settings = match Command::parse(std::env::args().skip(1), |name| std::env::var(name).ok()) {
-        Ok(Command::Serve(settings)) => settings,
+    let (settings, mut demo) = match Command::parse(std::env::args().skip(1), |name| std::env::var(name).ok())
+    {
+        Ok(Command::Serve(settings)) => (settings, None),
+        Ok(Command::Demo(settings)) => match with_demo(settings).await {
+            Ok((settings, demo)) => (settings, Some(demo)),
+            Err(error) => {
+                eprintln!("{error}");
+                return ExitCode::FAILURE;
+            }
+        },
         Ok(Command::Help) => {
             print!("{HELP}");
             return ExitCode::SUCCESS;
@@ -27,6 +39,10 @@ async fn main() -> ExitCode {
     let ready = |gateway: &tower_cooldown_gateway_example::Gateway| {
         println!("listening on http://{}", gateway.address());
         println!("live page on http://{}/", gateway.admin_address().unwrap_or_else(|| gateway.address()));
+        if let Some(demo) = &mut demo {
+            println!("{}", demo.words());
+            demo.call(gateway.address());
+        }
     };
     match tower_cooldown_gateway_example::run(settings, ready, stopped()).await {
         Ok(()) => ExitCode::SUCCESS,
@@ -35,6 +51,12 @@ async fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+async fn with_demo(mut settings: Settings) -> Result<(Settings, Demo), tower::BoxError> {
+    let demo = Demo::start().await?;
+    settings.upstreams.push(demo.route());
+    Ok((settings, demo))
 }
 
 /// Completes with the first Ctrl-C or SIGTERM. The second ends the program at once.

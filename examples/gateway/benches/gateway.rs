@@ -120,7 +120,7 @@ fn settings(words: &str) -> Result<Settings, BoxError> {
     let words = format!("--listen 127.0.0.1:0 {words}");
     match Command::parse(words.split(' ').map(str::to_owned), |_| None)? {
         Command::Serve(settings) => Ok(settings),
-        Command::Help => Err("there is no --help among the flags".into()),
+        Command::Help | Command::Demo(_) => Err("there is no --help among the flags".into()),
     }
 }
 

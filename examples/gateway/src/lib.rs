@@ -11,6 +11,7 @@
 
 mod admin;
 mod body;
+pub mod demo;
 mod errors;
 mod gates;
 mod guard;

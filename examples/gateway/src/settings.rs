@@ -69,6 +69,8 @@ pub enum Command {
     Help,
     /// Serve.
     Serve(Settings),
+    /// Nothing was said: show what this is, with an upstream that has to be added.
+    Demo(Settings),
 }
 
 impl Command {
@@ -98,7 +100,8 @@ impl Command {
         if let Some(rollout) = variable(ROLLOUT_VARIABLE) {
             settings.rollout = rollout.parse().map_err(|error| format!("{ROLLOUT_VARIABLE}: {error}"))?;
         }
-        let mut words = words.into_iter();
+        let mut words = words.into_iter().peekable();
+        let said_nothing = words.peek().is_none();
         while let Some(word) = words.next() {
             if word == "--help" || word == "-h" {
                 return Ok(Self::Help);
@@ -117,6 +120,9 @@ impl Command {
             let mut field = field.map_err(|_| format!("{FALLBACK_AUTHORIZATION}: not a header field"))?;
             field.set_sensitive(true);
             settings.fallback_authorization = Some(field);
+        }
+        if said_nothing {
+            return Ok(Self::Demo(settings));
         }
         settings.check()?;
         Ok(Self::Serve(settings))

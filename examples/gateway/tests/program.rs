@@ -56,6 +56,45 @@ async fn it_says_what_it_can_and_what_is_wrong() {
 }
 
 #[tokio::test]
+async fn without_a_flag_it_shows_what_it_does() {
+    let Some(mut command) = program() else { return };
+    // Port 8080 may be somebody else's; then it says so.
+    let mut child = command.spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut said = Vec::new();
+    let whole = async {
+        while let Some(line) = lines.next_line().await.unwrap() {
+            let last = line.starts_with("a demonstration");
+            said.push(line);
+            if last {
+                return true;
+            }
+        }
+        false
+    };
+    if !tokio::time::timeout(PATIENCE, whole).await.expect("it says nothing") {
+        let (mut error, mut stderr) = (String::new(), child.stderr.take().unwrap());
+        stderr.read_to_string(&mut error).await.unwrap();
+        assert!(error.starts_with("cannot listen on 127.0.0.1:8080: "), "{error}");
+        return;
+    }
+    assert!(said[1].starts_with("live page on http://127.0.0.1:8080/"), "{said:?}");
+    let client = Client::builder(TokioExecutor::new()).build_http::<Body>();
+    // Real sockets: its callers have their first answers within a second, as a rule.
+    for _ in 0..200 {
+        let page = client.get("http://127.0.0.1:8080/metrics".parse().unwrap()).await.unwrap();
+        let text = page.into_body().collect().await.unwrap().to_bytes();
+        let text = std::str::from_utf8(&text).unwrap();
+        let accepted = |line: &str| line.contains("outcome=\"accepted\"") && !line.ends_with(" 0");
+        if text.lines().any(|line| line.starts_with("tower_cooldown_attempts_total") && accepted(line)) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("no call was answered");
+}
+
+#[tokio::test]
 async fn a_signal_ends_it_after_the_last_call_and_a_second_one_at_once() {
     for impatient in [false, true] {
         let (came, mut comes) = mpsc::unbounded_channel();

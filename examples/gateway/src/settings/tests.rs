@@ -28,9 +28,14 @@ fn flags() {
 }
 
 #[test]
+fn nothing_said_is_a_demonstration() {
+    assert!(matches!(parse(""), Ok(Command::Demo(settings)) if settings.upstreams.is_empty()));
+}
+
+#[test]
 fn what_is_wrong_is_named() {
     let cases = [
-        ("", "--upstream: needed"),
+        ("--quota 5/s", "--upstream: needed"),
         ("--upstream", "--upstream: needs a value"),
         ("--upstream example.com", "--upstream: must begin with http"),
         ("--upstream ftp://example.com", "--upstream: must begin with http"),
