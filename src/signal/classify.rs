@@ -141,10 +141,11 @@ impl HttpClassifier {
         WithRule { base: self, rule }
     }
 
+    #[inline]
     fn read<Res: HttpResponse>(&self, response: &Res, ruled: Option<Verdict>) -> Signal {
         let (status, extensions) = (response.status(), response.extensions());
-        let is_refusal = status.as_u16() >= 400 || response.headers().contains_key("grpc-status");
-        if let Some(rejected) = extensions.get::<Rejected>().filter(|_| is_refusal) {
+        let is_refusal = || status.as_u16() >= 400 || response.headers().contains_key("grpc-status");
+        if let Some(rejected) = extensions.get::<Rejected>().filter(|_| is_refusal()) {
             return Signal::new(Verdict::Rejected).status(status).retry_after(rejected.retry_after);
         }
         let answer = Answer {
@@ -159,6 +160,7 @@ impl HttpClassifier {
         signal
     }
 
+    #[inline]
     fn judge<Res: HttpResponse, Err: 'static>(
         &self,
         result: Result<&Res, &Err>,
@@ -181,6 +183,7 @@ impl Default for HttpClassifier {
 }
 
 impl<Res: HttpResponse, Err: 'static> Classify<Res, Err> for HttpClassifier {
+    #[inline]
     fn classify(&self, result: Result<&Res, &Err>) -> Signal {
         self.judge(result, None)
     }

@@ -20,6 +20,7 @@ pub(super) struct Answer<'a> {
 }
 
 impl Answer<'_> {
+    #[inline]
     pub(super) fn read(&self) -> Signal {
         let by_status = self.ruled.unwrap_or_else(|| verdict_of(self.status));
         let mut signal = Signal::new(by_status).status(self.status);
@@ -38,6 +39,7 @@ impl Answer<'_> {
         signal
     }
 
+    #[cold]
     fn read_fields(&self, fields: &Fields<'_>, signal: &mut Signal) {
         let clock = Clock::of(self.headers);
         let body = self.body.map(|body| body.hints).unwrap_or_default();
