@@ -70,6 +70,7 @@ mod member;
 mod policy;
 mod process;
 mod redis;
+mod reply;
 mod settings;
 mod snapshot;
 mod store;

@@ -60,6 +60,7 @@ pub(super) struct Process {
 pub(super) const ALIVE: Duration = Duration::from_secs(20);
 /// Nobody leaves on older knowledge.
 const STALE: Duration = Duration::from_millis(100);
+const CENTURY: Duration = Duration::from_secs(100 * 365 * 86_400);
 /// Of so many calls in flight it is known which number they had.
 const NUMBERS: usize = 4096;
 
@@ -67,8 +68,9 @@ pub(super) fn micros(time: Duration) -> f64 {
     time.as_secs_f64() * SECOND
 }
 
+/// Of what came from outside, too: no longer than what can be added to a clock, and added again.
 pub(super) fn duration(micros: f64) -> Duration {
-    Duration::try_from_secs_f64(micros / SECOND).unwrap_or(Duration::from_secs(86_400))
+    Duration::try_from_secs_f64(micros / SECOND).unwrap_or(Duration::from_secs(86_400)).min(CENTURY)
 }
 
 impl Process {

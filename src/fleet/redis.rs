@@ -4,8 +4,9 @@ use super::{
     FleetError,
     ledger::Rules,
     process::{ALIVE, micros},
+    reply::{grant, said},
     store::News,
-    turn::{Grant, Known, Turn},
+    turn::{Grant, Turn},
 };
 use crate::InvalidSetting;
 use redis::{
@@ -163,36 +164,6 @@ impl RedisStore {
             None => FleetError::Unreachable(error.to_string()),
         }
     }
-}
-
-/// What the script answers.
-fn grant(answer: &[f64]) -> Option<Grant> {
-    let [epoch, closed, pace, measured, members, count, first, gap, seq, hold, accepted, refused, news] =
-        *answer
-    else {
-        return None;
-    };
-    let sane = answer.iter().all(|number| number.is_finite() && *number >= 0.0) && pace > 0.0 && count <= 1e6;
-    sane.then_some(Grant {
-        known: Known { epoch, closed, pace },
-        measured: measured == 1.0,
-        members,
-        count,
-        first,
-        gap,
-        seq,
-        hold,
-        accepted,
-        refused,
-        news: news == 1.0,
-    })
-}
-
-/// What is published: epoch, closing, pace, whether that was measured, and how many take part.
-fn said(text: &str) -> Option<Grant> {
-    let numbers: Vec<f64> = text.split(' ').take(6).map(str::parse).collect::<Result<_, _>>().ok()?;
-    let [epoch, closed, pace, measured, members] = *numbers else { return None };
-    grant(&[epoch, closed, pace, measured, members, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0])
 }
 
 fn heard(news: &mpsc::Sender<News>, push: &PushInfo) -> Result<(), SendError> {

@@ -131,6 +131,8 @@ impl Process {
             let after = grant.first + f64::from(index) * grant.gap;
             self.lease.push(Slot { at: then + duration(after), seq: grant.seq + f64::from(index) });
         }
+        // What was heard meanwhile may be newer than the answer.
+        self.lease.void(self.closed_until);
         Heard { back: was_alone, ..heard }
     }
 

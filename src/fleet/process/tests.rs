@@ -115,3 +115,28 @@ fn it_goes_home_when_there_is_nothing_to_do() {
     assert!(!process.is_idle(1, now + IDLE));
     assert_eq!(process.speak(0, true, now + IDLE).back, 1.0, "what was not sent is given back");
 }
+
+#[test]
+fn an_answer_that_is_older_than_the_news_gives_no_departure_of_the_time_that_is_closed() {
+    let now = Instant::now();
+    let mut process = process(now);
+    let mut news = grant(1.0, 0.0, Duration::ZERO);
+    news.known.closed = micros(Duration::from_secs(10));
+    process.heard(&news, now, now);
+    granted(&mut process, &grant(1.0, 3.0, 10 * MS), now);
+    assert_eq!(process.lease.len(), 0);
+    assert!(process.departure(now) >= now + Duration::from_secs(10));
+}
+
+#[test]
+fn a_ledger_that_says_absurd_things_harms_nobody() {
+    let now = Instant::now();
+    let mut process = process(now);
+    for absurd in [1e24, f64::MAX] {
+        let mut answer = grant(1.0, 2.0, Duration::MAX);
+        (answer.known.closed, answer.gap, answer.known.pace) = (absurd, absurd, absurd.recip());
+        granted(&mut process, &answer, now);
+        assert!(process.departure(now) >= now + Duration::from_secs(86_400));
+        process.depart(now, 1);
+    }
+}

@@ -1,7 +1,10 @@
 //! The script and the rules in Rust are the same: both play the same games, on a real server.
 
 use super::*;
-use crate::fleet::ledger::{Ledger, SECOND};
+use crate::fleet::{
+    ledger::{Ledger, SECOND},
+    turn::Known,
+};
 use std::{
     collections::HashMap,
     env,
