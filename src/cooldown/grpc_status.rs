@@ -38,7 +38,8 @@ fn head(rejected: Rejected) -> HeaderMap {
         head.insert("grpc-message", message);
     }
     if !rejected.past_deadline {
-        head.insert("grpc-retry-pushback-ms", HeaderValue::from(u32::try_from(millis).unwrap_or(u32::MAX)));
+        // gRPC reads 32 bits with a sign; more than that would be "never".
+        head.insert("grpc-retry-pushback-ms", HeaderValue::from(i32::try_from(millis).unwrap_or(i32::MAX)));
     }
     head
 }
@@ -63,5 +64,11 @@ mod tests {
             let signal = HttpClassifier::new().classify(response.as_ref());
             assert_eq!(signal.verdict, Verdict::Rejected);
         }
+    }
+
+    #[test]
+    fn a_wait_of_months_is_not_read_as_never() {
+        let head = head(Rejected::new(Duration::MAX));
+        assert_eq!(head["grpc-retry-pushback-ms"], "2147483647");
     }
 }
