@@ -16,9 +16,14 @@ use std::{
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     task::{Context, Waker},
+    time::Duration,
 };
 use support::{ms, secs, settle};
-use tokio::{runtime::Builder, task::JoinSet, time::sleep};
+use tokio::{
+    runtime::Builder,
+    task::JoinSet,
+    time::{Instant, sleep, sleep_until},
+};
 use tower::{BoxError, Layer, ServiceBuilder, ServiceExt, retry::RetryLayer, service_fn};
 use tower_cooldown::{
     AdaptiveCooldownLayer, CoalesceLayer, FallbackLayer, MicroBatchLayer,
@@ -52,6 +57,19 @@ fn resident() -> u64 {
     let statm = fs::read_to_string("/proc/self/statm").expect("the soak needs Linux");
     let pages: u64 = statm.split_whitespace().nth(1).and_then(|pages| pages.parse().ok()).expect("a number");
     pages * 4096
+}
+
+/// How often the runtime goes to sleep in a time in which nothing is due. A timer that somebody has left behind wakes it
+/// once more: on a paused clock it goes from timer to timer. The time begins and ends where the wheel of tokio's timers
+/// turns as a whole, as else how often depends on the time of the day.
+async fn naps(start: Instant) -> u64 {
+    const TURN: Duration = Duration::from_millis(64_u64.pow(5));
+    let turns = start.elapsed().as_millis() / TURN.as_millis() + 1;
+    sleep_until(start + TURN * u32::try_from(turns).unwrap()).await;
+    let parks = || tokio::runtime::Handle::current().metrics().worker_park_count(0);
+    let before = parks();
+    sleep(TURN).await;
+    parks() - before
 }
 
 /// What one call meets.
@@ -88,6 +106,8 @@ async fn call_or_give_up<F: Future>(call: F, polls: Option<u8>) -> Option<F::Out
 }
 
 async fn soak(calls: u64) {
+    let start = Instant::now();
+    let undisturbed = naps(start).await;
     let seen = Arc::new(Seen::default());
     let random = Arc::new(Mutex::new(fastrand::Rng::with_seed(5)));
     let (batch, fallback, gates) = (Statistics::new(), Statistics::new(), Statistics::new());
@@ -170,6 +190,7 @@ async fn soak(calls: u64) {
         assert_eq!(attempts.response.count, attempts.finished() - attempts.rejected, "{attempts:?}");
         assert_eq!((gate.snapshot().waiting, gate.snapshot().in_flight, held.held()), (0, 0, 0));
         assert_eq!(tokio::runtime::Handle::current().metrics().num_alive_tasks(), 0);
+        assert_eq!(naps(start).await, undisturbed, "a timer is left");
 
         let resident = resident();
         println!("{step} million calls: {:.2} MB resident", resident as f64 / 1e6);
