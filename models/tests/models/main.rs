@@ -2,7 +2,7 @@
 //!
 //! The pure parts are the crate's own files, and around them stands what the crate puts around them (the lock, the
 //! flag that is read without it, wakers that are woken when it is free again), in loom's types. What differs from the
-//! crate: no thread sleeps until a time, so the models are about wake-ups alone.
+//! crate: time is a number that a thread moves (`clock`), or there is none, and the model is about wake-ups alone.
 
 #[path = "../../../src/wakers.rs"]
 mod wakers;
@@ -38,5 +38,6 @@ mod micro_batch {
     pub(crate) mod line;
 }
 
+mod clock;
 mod gate;
 mod parker;
