@@ -498,3 +498,19 @@ fn calls_that_leave_before_the_policy_is_told_count_all_the_same() {
     assert_eq!(state.early.untold, 1);
     assert_eq!(format!("{:?}", state.policy().policy()), format!("{plain:?}"));
 }
+
+#[test]
+fn a_call_that_asks_again_is_not_one_more_that_waits() {
+    let now = Instant::now();
+    let quota = Quota::new(1, Duration::from_secs(1)).unwrap().burst(1).unwrap();
+    let mut state = State::new(Box::new(Known::new(quota)));
+    let mut wakers = Wakers::default();
+    let bounds = Bounds { max_waiting: Some(1), ..Bounds::default() };
+    let call = (now, Cost::one());
+    let first = state.place(now);
+    let leave = state.book_open(call, now).expect("nothing holds it back");
+    assert!(matches!(state.book(call, bounds, now, &mut wakers), Booking::Wait { .. }));
+    assert!(matches!(state.book(call, bounds, now, &mut wakers), Booking::Settled(Err(_))), "one waits");
+    let again = state.ask_again(leave, (first, false), bounds, now, &mut wakers);
+    assert!(!matches!(again, Booking::Settled(Err(_))), "it was there before");
+}
