@@ -18,6 +18,7 @@ use std::{
     borrow::Cow,
     fmt,
     hint::spin_loop,
+    ops::RangeInclusive,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, TryLockError,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -68,8 +69,9 @@ impl Default for Settings {
     }
 }
 
-/// Some microseconds: a critical section and what disturbs it.
-const SPINS: u32 = 100;
+/// Waits of 8 spins, 16, and so on to 256: some microseconds each, and more than a critical section and what disturbs it
+/// in all. Whoever looks often takes the lock's cache line from the one who has it.
+const SPINS: RangeInclusive<u32> = 3..=8;
 
 impl Gate {
     pub(super) fn new(policy: Box<dyn Policy>, settings: Arc<Settings>) -> Self {
@@ -134,8 +136,8 @@ impl Gate {
     /// the system at each unlocking until nobody comes for a while, so it is worth waiting without.
     #[cold]
     fn lock_soon(&self) -> MutexGuard<'_, State> {
-        for _ in 0..SPINS {
-            for _ in 0..4 {
+        for round in SPINS {
+            for _ in 0..1_u32 << round {
                 spin_loop();
             }
             match self.state.try_lock() {
