@@ -1,7 +1,10 @@
 //! The rules by which departures are given out, as plain functions of state and time. `turn.lua` does the same, field by
 //! field and line by line; a test lets both play the same games.
 
-use super::turn::{Grant, Known, Turn};
+use super::{
+    places::Places,
+    turn::{Grant, Known, Turn},
+};
 
 /// What the fleet knows. Times are microseconds on the clock of whoever keeps it; all are 0 where there is none.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -59,6 +62,8 @@ pub(super) struct Rules {
     pub(super) first_pace: f64,
     /// Whether that is what the user says, so that nothing has to be measured first.
     pub(super) seeded: bool,
+    /// The most calls in flight; 0 if there is no bound.
+    pub(super) most: f64,
 }
 
 pub(super) const SECOND: f64 = 1e6;
@@ -81,6 +86,17 @@ pub(super) fn lease(pace: f64, members: f64) -> f64 {
 impl Ledger {
     /// What happens in one turn, with `members` processes alive.
     pub(super) fn turn(&mut self, turn: &Turn, members: f64, rules: &Rules, now: f64) -> Grant {
+        self.turn_with(turn, &mut Places::default(), (members, &Rules { most: 0.0, ..*rules }), now)
+    }
+
+    /// The same, with the places of all.
+    pub(super) fn turn_with(
+        &mut self,
+        turn: &Turn,
+        places: &mut Places,
+        (members, rules): (f64, &Rules),
+        now: f64,
+    ) -> Grant {
         if self.pace == 0.0 {
             self.pace = if turn.known.pace > 0.0 { turn.known.pace } else { rules.first_pace };
             self.measured = f64::from(u8::from(turn.known.pace > 0.0 || rules.seeded));
@@ -104,7 +120,7 @@ impl Ledger {
         if turn.known.epoch == self.epoch && turn.back != 0.0 {
             self.next = (self.next - turn.back * SECOND / self.pace).max(now);
         }
-        if turn.want > 0.0 {
+        if places.turn(turn, rules.most, &mut grant) && turn.want > 0.0 {
             self.give(turn, members, now, &mut grant);
         }
         grant.known = Known { epoch: self.epoch, closed: (self.closed - now).max(0.0), pace: self.pace };
@@ -112,7 +128,7 @@ impl Ledger {
         grant.members = members;
         grant.accepted = self.accepted;
         grant.refused = self.refused;
-        grant.news = news;
+        grant.news |= news;
         grant
     }
 

@@ -155,11 +155,14 @@ impl Member {
             match news {
                 News::Subscribed(subscribed) => {
                     process.subscribed = subscribed;
+                    if !subscribed {
+                        process.look_again();
+                    }
                     return;
                 }
                 News::Said(said) => {
                     let view = process.view;
-                    process.ask_again();
+                    process.called(&said);
                     let said = super::turn::Grant { accepted: view.accepted, refused: view.refused, ..said };
                     process.heard(&said, now, now)
                 }

@@ -67,6 +67,7 @@ mod learn;
 mod lease;
 mod ledger;
 mod member;
+mod places;
 mod policy;
 mod process;
 mod redis;

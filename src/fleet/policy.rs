@@ -84,11 +84,16 @@ impl Policy for FleetPolicy {
 
     fn abandoned(&mut self, departed: Instant) {
         self.with(|process| {
-            process.flying = process.flying.saturating_sub(1);
+            // Its answer is not to come: what is known of its end is that it is over.
+            process.landed(Instant::now());
             process.take_number(departed);
             // The upstream may have counted it.
             process.report.late += 1.0;
         });
+    }
+
+    fn max_in_flight(&self) -> Option<usize> {
+        self.look(Process::max_in_flight)
     }
 
     fn keeps_counters(&self) -> bool {
@@ -107,7 +112,7 @@ impl Policy for FleetPolicy {
 
 impl Process {
     fn answered(&mut self, answer: &Answer<'_>) -> Option<Closing> {
-        self.flying = self.flying.saturating_sub(1);
+        self.landed(answer.at);
         self.touch(answer.at);
         let number = self.take_number(answer.departed);
         if let Some(number) = number {

@@ -2,9 +2,12 @@
 //! to be told, and knows when to ask. [`policy`](super::policy) asks it for the gate, [`member`](super::member) talks
 //! to Redis for it.
 
+mod flight;
 mod talk;
 
 pub(super) use self::talk::Heard;
+
+use self::flight::Flight;
 
 use super::{
     lease::Lease,
@@ -45,6 +48,9 @@ pub(super) struct Process {
     pub(super) unproved: bool,
     /// Calls in flight, and the numbers of those that had a slot.
     pub(super) flying: usize,
+    flight: Flight,
+    /// What it said last that it needs, in places.
+    needs: f64,
     pub(super) numbers: VecDeque<(Instant, f64)>,
     asking: Option<Instant>,
     retry: Option<Instant>,
@@ -96,6 +102,8 @@ impl Process {
             urgent: false,
             unproved: true,
             flying: 0,
+            flight: Flight::new(now),
+            needs: 0.0,
             numbers: VecDeque::new(),
             asking: None,
             retry: None,
@@ -199,7 +207,7 @@ impl Process {
 
     /// The call that left at `at` was not sent.
     pub(super) fn recall(&mut self, at: Instant) {
-        self.flying = self.flying.saturating_sub(1);
+        self.landed(at);
         if self.take_number(at).is_some() {
             self.report.back += 1.0;
         }
@@ -219,6 +227,7 @@ impl Process {
         }
         self.mode = Mode::Alone;
         self.outages += 1;
+        self.forget_places();
         self.lease.shorten(0);
         self.hold = None;
         // Own refusals count in the own ledger now.

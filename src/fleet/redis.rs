@@ -21,7 +21,7 @@ use std::{
 use tokio::sync::mpsc;
 
 /// Of the hash. Another version of this crate that writes something else writes another number.
-pub(super) const LAYOUT: u32 = 1;
+pub(super) const LAYOUT: u32 = 2;
 /// Keys that nobody used for so long are gone.
 const EXPIRE: Duration = Duration::from_secs(86_400);
 /// After that the connection is taken to be lost.
@@ -31,10 +31,10 @@ static SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("tur
 
 /// The names of the numbers that the script is given, in the order of [`numbers`].
 const NAMES: &str = "id want back epoch closed pace accepted late also_refused refused told round_trip bound bound_at \
-                     reset opens leaves budget first_pace seeded alive expire now";
+                     reset flying need drops anew opens leaves budget first_pace seeded most alive expire now";
 
 /// `now` is 0, where Redis's own clock is to be used; tests have theirs.
-fn numbers(turn: &Turn, rules: &Rules, now: f64) -> [f64; 23] {
+fn numbers(turn: &Turn, rules: &Rules, now: f64) -> [f64; 28] {
     let flag = |flag: bool| f64::from(u8::from(flag));
     [
         turn.id as f64,
@@ -52,11 +52,16 @@ fn numbers(turn: &Turn, rules: &Rules, now: f64) -> [f64; 23] {
         turn.bound,
         turn.bound_at,
         turn.reset,
+        turn.flying,
+        turn.need,
+        turn.drops,
+        flag(turn.anew),
         flag(turn.opens),
         flag(turn.leaves),
         rules.budget,
         rules.first_pace,
         flag(rules.seeded),
+        rules.most,
         micros(ALIVE),
         EXPIRE.as_millis() as f64,
         now,
@@ -72,6 +77,7 @@ pub(super) struct RedisStore {
 struct Names {
     ledger: String,
     members: String,
+    places: String,
     channel: String,
 }
 
@@ -85,6 +91,7 @@ impl RedisStore {
         let names = Names {
             ledger: format!("tower-cooldown:{{{name}}}"),
             members: format!("tower-cooldown:{{{name}}}:members"),
+            places: format!("tower-cooldown:{{{name}}}:places"),
             channel: format!("tower-cooldown:{{{name}}}:news"),
         };
         Ok(Self { client, names: Arc::new(names) })
@@ -132,7 +139,8 @@ impl RedisLink {
     async fn turn_at(&mut self, turn: &Turn, rules: &Rules, now: f64) -> Result<Grant, FleetError> {
         let names = Arc::clone(&self.store.names);
         let mut call = SCRIPT.prepare_invoke();
-        call.key(&names.ledger).key(&names.members).arg(LAYOUT).arg(&names.channel).arg(NAMES);
+        call.key(&names.ledger).key(&names.members).key(&names.places);
+        call.arg(LAYOUT).arg(&names.channel).arg(NAMES);
         for number in numbers(turn, rules, now) {
             call.arg(number);
         }
@@ -176,11 +184,9 @@ fn heard(news: &mpsc::Sender<News>, push: &PushInfo) -> Result<(), SendError> {
         PushKind::Disconnection | PushKind::Unsubscribe => Some(News::Subscribed(false)),
         _ => None,
     };
-    match item.map(|item| news.try_send(item)) {
-        Some(Err(mpsc::error::TrySendError::Closed(_))) => Err(SendError),
-        // The next turn tells as much as what there was no room for.
-        Some(_) | None => Ok(()),
-    }
+    let is_closed = |item| matches!(news.try_send(item), Err(mpsc::error::TrySendError::Closed(_)));
+    // The next turn tells as much as what there was no room for.
+    if item.is_some_and(is_closed) { Err(SendError) } else { Ok(()) }
 }
 
 #[cfg(test)]

@@ -9,8 +9,9 @@ const MOST_SLOTS: f64 = 1e5;
 
 /// What the script answers.
 pub(super) fn grant(answer: &[f64]) -> Option<Grant> {
+    let (first_ones, [places, lack, short, to]) = answer.split_last_chunk()?;
     let [epoch, closed, pace, measured, members, count, first, gap, seq, hold, accepted, refused, news] =
-        *answer
+        *first_ones
     else {
         return None;
     };
@@ -23,6 +24,10 @@ pub(super) fn grant(answer: &[f64]) -> Option<Grant> {
         first,
         gap,
         seq,
+        places: *places,
+        lack: *lack,
+        short: *short == 1.0,
+        to: *to,
         hold,
         accepted,
         refused,
@@ -30,18 +35,21 @@ pub(super) fn grant(answer: &[f64]) -> Option<Grant> {
     })
 }
 
-/// What is published: epoch, closing, pace, whether that was measured, and how many take part.
+/// What is published: epoch, closing, pace, whether that was measured, how many take part, whether somebody waits for a
+/// place, and who has one.
 pub(super) fn said(text: &str) -> Option<Grant> {
-    let numbers: Vec<f64> = text.split(' ').take(6).map(str::parse).collect::<Result<_, _>>().ok()?;
-    let [epoch, closed, pace, measured, members] = *numbers else { return None };
-    grant(&[epoch, closed, pace, measured, members, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0])
+    let numbers: Vec<f64> = text.split(' ').take(8).map(str::parse).collect::<Result<_, _>>().ok()?;
+    let [epoch, closed, pace, measured, members, short, to] = *numbers else { return None };
+    let rest = [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, short, to];
+    grant(&[[epoch, closed, pace, measured, members].as_slice(), &rest].concat())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const SANE: [f64; 13] = [1.0, 0.0, 4.0, 0.0, 2.0, 1.0, 0.0, 250_000.0, 7.0, 0.0, 6.0, 1.0, 0.0];
+    const SANE: [f64; 17] =
+        [1.0, 0.0, 4.0, 0.0, 2.0, 1.0, 0.0, 250_000.0, 7.0, 0.0, 6.0, 1.0, 0.0, 3.0, 1.0, 0.0, 0.0];
 
     #[test]
     fn what_no_ledger_would_say_is_not_believed() {
@@ -63,11 +71,18 @@ mod tests {
     }
 
     #[test]
-    fn news_are_five_numbers() {
-        let news = said("2 1000000 18.5 1 3").unwrap();
+    fn news_are_seven_numbers() {
+        let news = said("2 1000000 18.5 1 3 1 77").unwrap();
         assert_eq!(news.known, Known { epoch: 2.0, closed: 1e6, pace: 18.5 });
         assert_eq!((news.measured, news.members, news.count, news.news), (true, 3.0, 0.0, true));
-        for text in ["", "2 1000000 18.5 1", "2 1000000 18.5 1 3 4", "2  1000000 18.5 1 3", "2 x 18.5 1 3"] {
+        assert_eq!((news.short, news.to), (true, 77.0));
+        for text in [
+            "",
+            "2 1000000 18.5 1 3 1",
+            "2 1000000 18.5 1 3 1 77 4",
+            "2  1000000 18.5 1 3 1 77",
+            "2 x 18.5 1 3 1 77",
+        ] {
             assert_eq!(said(text), None, "{text}");
         }
     }

@@ -44,7 +44,7 @@ impl Fleet {
 
     /// A fleet on a store in memory, for tests and simulations.
     pub fn simulated(store: &SimulatedStore) -> Self {
-        let rules = Rules { budget: DEFAULT_BUDGET, first_pace: FIRST_PACE, seeded: false };
+        let rules = Rules { budget: DEFAULT_BUDGET, first_pace: FIRST_PACE, seeded: false, most: 0.0 };
         Self {
             name: "simulated".to_owned(),
             store: Store::Simulated(store.clone()),
@@ -61,7 +61,7 @@ impl Fleet {
         } else if name.contains(|c: char| c == '{' || c == '}' || c.is_whitespace() || c.is_control()) {
             "must not have braces, spaces or control characters"
         } else {
-            let rules = Rules { budget: DEFAULT_BUDGET, first_pace: FIRST_PACE, seeded: false };
+            let rules = Rules { budget: DEFAULT_BUDGET, first_pace: FIRST_PACE, seeded: false, most: 0.0 };
             return Ok(Self { name, store, rules, patience: DEFAULT_PATIENCE });
         };
         Err(InvalidSetting::new("name", problem))
@@ -87,6 +87,23 @@ impl Fleet {
         self.rules.first_pace = quota.rate().clamp(1.0 / 600.0, 1e6);
         self.rules.seeded = true;
         self
+    }
+
+    /// The most calls of the whole fleet that are in flight at a time, from 1 to 1,000,000. Default: no bound.
+    ///
+    /// Processes with more to do have more of them. Where there are fewer than processes that want one, each keeps its
+    /// own for four seconds at a time. Without Redis, a process keeps to its share, and to one at least. The calls of a
+    /// process that died count for twenty seconds more.
+    ///
+    /// # Errors
+    /// If it is not in that range.
+    pub fn max_in_flight(mut self, calls: usize) -> Result<Self, InvalidSetting> {
+        if !(1..=1_000_000).contains(&calls) {
+            let problem = format!("must be from 1 to 1,000,000, is {calls}");
+            return Err(InvalidSetting::new("max_in_flight", problem));
+        }
+        self.rules.most = calls as f64;
+        Ok(self)
     }
 
     /// The longest that a call waits for Redis, from 1 ms to 10 s. Default: 50 ms. It should be several round trips.

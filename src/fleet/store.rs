@@ -3,6 +3,7 @@
 use super::{
     FleetError,
     ledger::{Ledger, Rules, SECOND},
+    places::Places,
     process::{ALIVE, micros},
     redis::{RedisLink, RedisStore},
     turn::{Grant, Turn},
@@ -89,6 +90,7 @@ struct State {
     ledger: Ledger,
     /// When a process was heard last.
     members: HashMap<u64, f64>,
+    places: Places,
     listeners: Vec<mpsc::Sender<News>>,
     round_trip: Duration,
     down: bool,
@@ -102,6 +104,7 @@ impl SimulatedStore {
             start: Instant::now(),
             ledger: Ledger::default(),
             members: HashMap::new(),
+            places: Places::default(),
             listeners: Vec::new(),
             round_trip,
             down: false,
@@ -137,6 +140,7 @@ impl SimulatedStore {
         let mut state = self.lock();
         state.ledger = Ledger::default();
         state.members.clear();
+        state.places = Places::default();
     }
 
     /// The turns so far: each is one command.
@@ -172,7 +176,10 @@ impl State {
             self.members.insert(turn.id, now);
         }
         self.members.retain(|_, seen| *seen > now - micros(ALIVE));
-        let grant = self.ledger.turn(turn, self.members.len() as f64, rules, now);
+        let members = &self.members;
+        self.places.retain(|id| members.contains_key(&id));
+        let with = (self.members.len() as f64, rules);
+        let grant = self.ledger.turn_with(turn, &mut self.places, with, now);
         if grant.news {
             // One that does not listen hears it with its next turn.
             self.listeners.retain(|listener| {

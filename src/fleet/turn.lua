@@ -1,5 +1,5 @@
 -- One turn of a process, as in `ledger.rs` and `learn.rs`, where everything is explained.
--- KEYS: the ledger, the members. ARGV: the layout, the channel, the names of what follows, and then their values.
+-- KEYS: the ledger, the members, the places. ARGV: the layout, the channel, the names of what follows, and then their values.
 local layout, channel = tonumber(ARGV[1]), ARGV[2]
 local t, i = {}, 4
 for name in string.gmatch(ARGV[3], '%S+') do
@@ -24,11 +24,17 @@ if now == 0 then
   now = tonumber(time[1]) * 1e6 + tonumber(time[2])
 end
 local max, min = math.max, math.min
+local function text(number) return string.format('%.17g', number) end
 
 if t.leaves == 1 then
   redis.call('ZREM', KEYS[2], ARGV[i])
 else
   redis.call('ZADD', KEYS[2], now, ARGV[i])
+end
+if t.most > 0 then
+  for _, dead in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now - t.alive)) do
+    redis.call('HDEL', KEYS[3], dead, dead .. '?')
+  end
 end
 redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now - t.alive)
 local members = redis.call('ZCARD', KEYS[2])
@@ -128,6 +134,65 @@ if t.opens == 1 then
   s.epoch, s.closed, s.next, s.failures, s.wait, s.probe, news = s.epoch + 1, now, now, 0, 0, 0, 1
 end
 local count, first, gap, seq, hold = 0, 0, 0, 0, 0
+
+-- As in `places.rs`. Places are by process, tickets by process and a question mark.
+local places, lack, short, to = 0, 0, 0, 0
+local function share()
+  local own, held, waiting, tickets, sum, waited = ARGV[i], {}, {}, 0, 0, false
+  local stored = redis.call('HGETALL', KEYS[3])
+  for n = 1, #stored, 2 do
+    local name, value = stored[n], tonumber(stored[n + 1])
+    local waits = string.match(name, '^(%d+)%?$')
+    if waits then waiting[waits], waited = value, true
+    elseif name == 'tickets' then tickets = value
+    else held[name], sum = value, sum + value end
+  end
+  local function set(name, value)
+    if value > 0 then redis.call('HSET', KEYS[3], name, text(value)) else redis.call('HDEL', KEYS[3], name) end
+  end
+  local before, need = held[own] or 0, t.leaves == 1 and 0 or t.need
+  places = t.leaves == 1 and 0 or max((t.anew == 1 and 0 or before - t.drops), t.flying)
+  if need <= places then
+    waiting[own] = nil
+  elseif not waiting[own] or t.drops > 0 then
+    tickets = tickets + 1
+    waiting[own] = tickets
+  end
+  held[own] = places
+  local free = t.most - (sum - before + places)
+  while free >= 1 do
+    local best
+    for name, ticket in pairs(waiting) do
+      local a, b = held[name] or 0, best and (held[best] or 0)
+      if not best or a < b or (a == b and ticket < waiting[best]) then best = name end
+    end
+    if best == own then
+      places = places + 1
+      held[own] = places
+      if places >= need then waiting[own] = nil end
+    elseif best and to == 0 then
+      held[best], waiting[best], to = (held[best] or 0) + 1, nil, tonumber(best)
+      set(best, held[best])
+      set(best .. '?', 0)
+    else
+      break
+    end
+    free = free - 1
+  end
+  local least
+  for name in pairs(waiting) do
+    if name ~= own then least = min(least or held[name] or 0, held[name] or 0) end
+  end
+  if least then lack = max(places - least, 0) end
+  if least or waiting[own] then short = 1 end
+  if to ~= 0 or (short == 1 and not waited) then news = 1 end
+  set(own, places)
+  set(own .. '?', waiting[own] or 0)
+  set('tickets', tickets)
+  redis.call('PEXPIRE', KEYS[3], t.expire)
+  if places == 0 and need > 0 then hold = 5e6 end
+end
+if t.most > 0 then share() end
 if t.epoch == s.epoch and t.back ~= 0 then s.next = max(s.next - t.back * 1e6 / s.pace, now) end
 
 local function give()
@@ -157,9 +222,8 @@ local function give()
   s.next = first + count * 1e6 / s.pace
   first = first - now
 end
-if t.want > 0 then give() end
+if t.want > 0 and (t.most == 0 or places > 0) then give() end
 
-local function text(number) return string.format('%.17g', number) end
 local fields = { 'layout', tostring(layout) }
 for _, name in ipairs(names) do
   fields[#fields + 1] = name
@@ -173,9 +237,10 @@ local closed = max(s.closed - now, 0)
 local reply = {}
 for n, value in ipairs({
   s.epoch, closed, s.pace, s.measured, members, count, first, gap, seq, hold, s.accepted, s.refused, news,
+  places, lack, short, to,
 }) do reply[n] = text(value) end
 if news == 1 then
   -- Who may not publish is heard of with the next turns.
-  redis.pcall('PUBLISH', channel, table.concat({ reply[1], reply[2], reply[3], reply[4], reply[5] }, ' '))
+  redis.pcall('PUBLISH', channel, table.concat({ reply[1], reply[2], reply[3], reply[4], reply[5], reply[16], reply[17] }, ' '))
 end
 return reply

@@ -27,6 +27,12 @@ pub(super) struct Turn {
     /// The number of the call that was told so, and how long it takes until the reset.
     pub(super) bound_at: f64,
     pub(super) reset: f64,
+    /// Calls in flight, those and the ones that wait, and the places that it gives up, as in [`places`](super::places).
+    pub(super) flying: f64,
+    pub(super) need: f64,
+    pub(super) drops: f64,
+    /// Whatever places it had, it does not know of them any more.
+    pub(super) anew: bool,
     /// Somebody opened the gate by hand.
     pub(super) opens: bool,
     /// The process takes its leave.
@@ -56,11 +62,18 @@ pub(super) struct Grant {
     pub(super) first: f64,
     pub(super) gap: f64,
     pub(super) seq: f64,
+    /// Its places, by how many another one has fewer who needs one, and whether anybody does.
+    pub(super) places: f64,
+    pub(super) lack: f64,
+    pub(super) short: bool,
+    /// Who has a place that had to wait for it; 0 if nobody has.
+    pub(super) to: f64,
     /// Where there were none: when to ask again.
     pub(super) hold: f64,
     /// Calls of the whole fleet so far.
     pub(super) accepted: f64,
     pub(super) refused: f64,
-    /// To be published: the epoch is new, or one call has found out that the upstream is open.
+    /// To be published: the epoch is new, one call has found out that the upstream is open, somebody has a place who waits
+    /// for it, or somebody begins to wait.
     pub(super) news: bool,
 }

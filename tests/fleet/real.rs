@@ -253,11 +253,11 @@ on_each! {
     }
 
     async fn a_newer_layout_is_left_alone(server: Server) {
-        let (): () = server.run(&format!("HSET {KEY} layout 2 pace fast"));
+        let (): () = server.run(&format!("HSET {KEY} layout 3 pace fast"));
         let fleet = fleet(server.client());
         let error = fleet.check().await.unwrap_err();
-        assert!(matches!(&error, FleetError::Layout(found) if found == "2"), "{error:?}");
-        assert!(error.to_string().contains("layout 2"), "{error}");
+        assert!(matches!(&error, FleetError::Layout(found) if found == "3"), "{error:?}");
+        assert!(error.to_string().contains("layout 3"), "{error}");
         let job = Job::start(&fleet);
         job.all(Mode::Alone, SECOND).await;
         let pace: String = server.run(&format!("HGET {KEY} pace"));
@@ -267,13 +267,14 @@ on_each! {
 
     async fn users_have_the_permissions_that_they_have(server: Server) {
         let keys = "~tower-cooldown:* &tower-cooldown:*";
-        let scripts = "+evalsha +eval +script|load +hget +hmget +hset +exists +time +zadd +zrem +zremrangebyscore +zcard \
-                       +pexpire +publish +subscribe +hello +client";
+        let scripts = "+evalsha +eval +script|load +hget +hmget +hset +exists +time +zadd +zrem +zrangebyscore +zremrangebyscore +zcard \
+                       +hgetall +hdel +pexpire +publish +subscribe +hello +client";
         let () = server.run(&format!("ACL SETUSER ours on >secret {keys} {scripts}"));
         let () = server.run("ACL SETUSER nothing on >secret ~* &* +hello +client");
         let () = server.run(&format!("ACL SETUSER elsewhere on >secret ~other:* &other:* {scripts}"));
         let () = server.run(&format!("ACL SETUSER deaf on >secret ~tower-cooldown:* {scripts} resetchannels"));
         fleet(server.client_of("ours", "secret")).check().await.unwrap();
+        fleet(server.client_of("ours", "secret")).max_in_flight(9).unwrap().check().await.unwrap();
         for (user, password) in [("nothing", "secret"), ("elsewhere", "secret"), ("ours", "wrong")] {
             let fleet = fleet(server.client_of(user, password));
             let error = fleet.check().await.unwrap_err();
@@ -294,6 +295,46 @@ on_each! {
         assert!((150.0..=215.0).contains(&rate), "{rate}");
         assert!(job.snapshots().iter().all(|fleet| !fleet.subscribed && fleet.mode == Mode::Shared));
         job.end().await;
+    }
+
+    /// Eight calls are in flight at a time, of all processes together, though callers want more.
+    async fn processes_share_a_bound_on_calls_in_flight(server: Server) {
+        let upstream = Upstream::new([Limit::concurrency(8)]).work(ms(40), ms(10)).unwrap();
+        let mut callers = JoinSet::new();
+        for _ in 0..PROCESSES {
+            let quota = Quota::new(4000, SECOND).unwrap();
+            let fleet = Fleet::redis(server.client(), "upstream").unwrap().seed(quota).max_in_flight(8).unwrap();
+            let layer = AdaptiveCooldownLayer::shared(fleet);
+            for _ in 0..6 {
+                let client = ServiceBuilder::new().layer(layer.clone()).service(upstream.clone());
+                callers.spawn(async move {
+                    loop {
+                        client.clone().oneshot(Request::new(())).await.expect("no call fails");
+                    }
+                });
+            }
+        }
+        sleep(2 * SECOND).await;
+        callers.shutdown().await;
+        let counts = upstream.counts();
+        assert_eq!(counts.refused, 0, "{counts:?}");
+        // At most 400; a machine that has other things to do answers fewer.
+        assert!(counts.granted > 200, "{counts:?}");
+    }
+
+    /// A process that died keeps its place for as long as it may be alive, and no longer.
+    async fn the_place_of_a_dead_process_is_free(server: Server) {
+        let fleet = || fleet(server.client()).max_in_flight(1).unwrap();
+        fleet().check().await.unwrap();
+        let (seconds, _): (u64, u64) = server.run("TIME");
+        let () = server.run(&format!("HSET {KEY}:places 99 1"));
+        for (heard, free) in [(seconds - 10, false), (seconds - 21, true)] {
+            let () = server.run(&format!("ZADD {KEY}:members {} 99", heard * 1_000_000));
+            let layer = AdaptiveCooldownLayer::shared(fleet());
+            let grants = Upstream::new([Limit::token_bucket(1000, SECOND, 1000).unwrap()]);
+            let call = tokio::time::timeout(ms(500), layer_call(&layer, grants)).await;
+            assert_eq!(call.is_ok(), free);
+        }
     }
 
     /// What one process heard of a refusal the others hear at once.

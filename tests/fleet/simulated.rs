@@ -176,6 +176,53 @@ async fn few_calls_cost_few_turns() {
     }
 }
 
+/// A bound on the calls in flight is kept by all together, and used: with places for all, not for all, and for few. A place
+/// is not used while the next departure is asked for, which takes two milliseconds here: timers have no smaller step.
+#[tokio::test(start_paused = true)]
+async fn eight_processes_keep_a_bound_on_calls_in_flight() {
+    let ms = Duration::from_millis;
+    for (bound, work, rate, turns) in
+        [(4, 400, 10.0, 1.2), (12, 1200, 10.0, 1.2), (6, 60, 100.0, 1.2), (64, 64, 1000.0, 0.2)]
+    {
+        let limit = Limit::concurrency(bound);
+        let upstream = Upstream::new([limit]).work(ms(work), ms(work / 4)).unwrap();
+        let seed = Quota::new(4 * rate as u32, SECOND).unwrap();
+        let mut sim = start(8, 16, Duration::ZERO, &upstream, |fleet| {
+            fleet.seed(seed).max_in_flight(bound as usize).unwrap()
+        });
+        sim.measure(20 * SECOND, rate).await;
+        let span = sim.measure(120 * SECOND, rate).await;
+        println!("{bound} at a time, {rate}/s: {span:?}, refused in all: {}", upstream.counts().refused);
+        assert_eq!(upstream.counts().refused, 0, "{bound} {span:?}");
+        assert!(span.goodput >= 0.95 && span.fairness >= 0.95, "{bound} {span:?}");
+        assert!(span.turns_per_call <= turns, "{bound} {span:?}");
+    }
+}
+
+/// Without the store each keeps to its share of the bound; with it again, all to the bound.
+#[tokio::test(start_paused = true)]
+async fn without_the_store_each_keeps_to_its_share_of_a_bound() {
+    let ms = Duration::from_millis;
+    let upstream = Upstream::new([Limit::concurrency(16)]).work(ms(160), ms(40)).unwrap();
+    let seed = Quota::new(400, SECOND).unwrap();
+    let bounded = |fleet: Fleet| fleet.seed(seed).max_in_flight(16).unwrap();
+    let mut sim = start(8, 16, Duration::ZERO, &upstream, bounded);
+    sim.measure(10 * SECOND, 100.0).await;
+    sim.store.set_down(true);
+    let span = sim.measure(10 * SECOND, 100.0).await;
+    println!("down: {span:?}");
+    assert_eq!(sim.modes(Mode::Alone), 8);
+    assert!(span.goodput >= 0.85 && span.refused <= 0.05, "{span:?}");
+    sim.store.set_down(false);
+    sim.measure(SECOND, 100.0).await;
+    assert_eq!(sim.modes(Mode::Shared), 8);
+    sim.store.clear();
+    sim.measure(SECOND, 100.0).await;
+    let span = sim.measure(30 * SECOND, 100.0).await;
+    println!("back: {span:?}");
+    assert!(span.goodput >= 0.95 && span.refused == 0.0, "{span:?}");
+}
+
 /// Two hundred processes, and one upstream.
 #[tokio::test(start_paused = true)]
 async fn two_hundred_processes_use_one_quota() {

@@ -1,6 +1,6 @@
 use super::*;
 
-const RULES: Rules = Rules { budget: 0.01, first_pace: 100.0, seeded: true };
+const RULES: Rules = Rules { budget: 0.01, first_pace: 100.0, seeded: true, most: 0.0 };
 
 fn ask(id: u64, want: f64, epoch: f64) -> Turn {
     Turn { id, want, known: Known { epoch, ..Known::default() }, ..Turn::default() }

@@ -40,7 +40,7 @@ impl Process {
     fn want(&self, waiting: usize, now: Instant) -> usize {
         let most = lease(self.view.known.pace, self.view.members) as usize;
         let demand = waiting.max(self.lease.expected(now));
-        let (held, goal) = (self.lease.valid(now), demand.min(most));
+        let (held, goal) = (self.lease.valid(now), demand.min(most).min(self.room(waiting, now)));
         if held > 0 && held > goal / 4 { 0 } else { goal.saturating_sub(held) }
     }
 
@@ -61,8 +61,15 @@ impl Process {
         if self.want(waiting, now) > 0 {
             due = due.min(held.unwrap_or(now));
         }
-        if self.urgent || self.surplus(waiting, now) > 0 || self.mode != Mode::Shared {
+        if self.urgent
+            || self.surplus(waiting, now) > 0
+            || self.mode != Mode::Shared
+            || self.is_place_due(waiting)
+        {
             due = now;
+        }
+        if let Some(idle) = self.idle_places(waiting) {
+            due = due.min(idle.max(now));
         }
         if let Some(slot) = self.lease.first().filter(|_| !self.subscribed && waiting > 0) {
             if slot.at.max(now) > self.seen + STALE {
@@ -85,7 +92,9 @@ impl Process {
         self.report.back += self.lease.expire(now) as f64;
         let surplus = if leaves { self.lease.len() } else { self.surplus(waiting, now) };
         self.report.back += self.lease.shorten(self.lease.len() - surplus) as f64;
+        self.speak_of_places(waiting, leaves, now);
         let mut turn = std::mem::take(&mut self.report);
+        self.needs = turn.need;
         turn.id = self.id;
         turn.leaves = leaves;
         turn.want = if leaves { 0.0 } else { self.want(waiting, now) as f64 };
@@ -121,6 +130,7 @@ impl Process {
         }
         (self.mode, self.announced) = (Mode::Shared, false);
         self.hold = (grant.hold > 0.0).then(|| then + duration(grant.hold));
+        self.hear_of_places(grant, self.needs, now);
         if old {
             return heard;
         }
@@ -185,10 +195,5 @@ impl Process {
             self.alone.turn(&own, 1.0, &self.rules, time);
         }
         new
-    }
-
-    /// One call has found out that the upstream is open again, or somebody was refused: whoever holds back may ask.
-    pub(in crate::fleet) fn ask_again(&mut self) {
-        self.hold = None;
     }
 }

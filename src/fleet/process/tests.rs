@@ -7,7 +7,7 @@ const MS: Duration = Duration::from_millis(1);
 const PATIENCE: Duration = Duration::from_millis(50);
 
 fn process(now: Instant) -> Process {
-    let rules = Rules { budget: 0.01, first_pace: 100.0, seeded: true };
+    let rules = Rules { budget: 0.01, first_pace: 100.0, seeded: true, most: 0.0 };
     let mut process = Process::new(7, rules, PATIENCE, now);
     process.subscribed = true;
     process
@@ -139,4 +139,87 @@ fn a_ledger_that_says_absurd_things_harms_nobody() {
         assert!(process.departure(now) >= now + Duration::from_secs(86_400));
         process.depart(now, 1);
     }
+}
+
+/// Of a fleet with a bound of four, that has `places` of those.
+fn bounded(now: Instant, places: f64, lack: f64) -> Process {
+    let mut process = process(now);
+    process.rules.most = 4.0;
+    let grant = Grant { places, lack, short: lack > 0.0, ..grant(0.0, places, Duration::ZERO) };
+    granted(&mut process, &grant, now);
+    process
+}
+
+#[test]
+fn calls_in_flight_are_as_many_as_there_are_places() {
+    let now = Instant::now();
+    let mut process = bounded(now, 2.0, 0.0);
+    assert_eq!(process.max_in_flight(), Some(2));
+    process.depart(now, 1);
+    process.depart(now, 1);
+    // Two more wait: it says so once, and that it needs four places.
+    let full = Grant { places: 2.0, ..grant(0.0, 0.0, Duration::ZERO) };
+    assert_eq!(process.due(2, now), Some(now));
+    let turn = process.speak(2, false, now);
+    assert_eq!((turn.flying, turn.need, turn.want, turn.anew), (2.0, 4.0, 0.0, false));
+    process.granted(&full, now, now);
+    assert!(process.due(2, now) > Some(now), "it waits to be called");
+    process.called(&Grant { to: 8.0, short: true, ..full });
+    assert!(process.due(2, now) > Some(now), "somebody else is called");
+    process.called(&Grant { to: 7.0, short: true, ..full });
+    assert_eq!(process.due(2, now), Some(now));
+    // Without the store it keeps to its share of the bound, of four processes here.
+    process.leave_alone(now);
+    assert_eq!(process.max_in_flight(), Some(1));
+    let turn = process.speak(2, false, now);
+    assert!(turn.anew && turn.flying == 2.0, "{turn:?}");
+}
+
+#[test]
+fn places_go_to_who_has_less() {
+    let now = Instant::now();
+    // Two more than another one: with the end of the next call. One more: after a while.
+    for (lack, ended, left) in [(2.0, MS, 1), (1.0, MS, 2), (1.0, Duration::from_secs(4), 1), (0.0, IDLE, 2)]
+    {
+        let mut process = bounded(now, 2.0, lack);
+        process.depart(now, 1);
+        process.depart(now, 1);
+        process.landed(now + ended);
+        assert_eq!(process.max_in_flight(), Some(left), "{lack} {ended:?}");
+        let turn = process.speak(0, false, now + ended);
+        assert_eq!(turn.drops, 2.0 - left as f64);
+        // The answer was given before one more was given up.
+        if lack == 2.0 {
+            process.landed(now + ended);
+            process.granted(
+                &Grant { places: 1.0, ..grant(0.0, 0.0, Duration::ZERO) },
+                now + ended,
+                now + ended,
+            );
+            assert_eq!(process.max_in_flight(), Some(1));
+        }
+    }
+}
+
+#[test]
+fn places_are_given_up_when_there_are_no_calls() {
+    let now = Instant::now();
+    let mut process = bounded(now, 3.0, 1.0);
+    process.depart(now, 1);
+    process.landed(now + MS);
+    let due = process.due(0, now + MS).unwrap();
+    assert!(due > now + MS && due < now + 50 * MS, "the next call may come at once");
+    assert_eq!(process.speak(1, false, due).drops, 2.0, "one waits");
+    let mut process = bounded(now, 3.0, 0.0);
+    assert!(process.due(0, now + MS) > Some(now + 50 * MS), "nobody needs them");
+    process.called(&Grant { short: true, ..Grant::default() });
+    assert_eq!(process.speak(0, false, now + 50 * MS).drops, 3.0);
+    assert_eq!((process.max_in_flight(), process.lease.len()), (Some(0), 0));
+    process.granted(&Grant { hold: 5e6, ..grant(0.0, 0.0, Duration::ZERO) }, now + 50 * MS, now + 50 * MS);
+    // One that cannot be called asks again soon.
+    assert!(process.departure(now + 50 * MS) > now + Duration::from_secs(5));
+    process.subscribed = false;
+    process.speak(1, false, now + 60 * MS);
+    process.granted(&Grant { hold: 5e6, ..grant(0.0, 0.0, Duration::ZERO) }, now + 60 * MS, now + 60 * MS);
+    assert_eq!(process.due(1, now + 60 * MS), Some(now + 310 * MS));
 }

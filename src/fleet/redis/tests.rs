@@ -3,6 +3,7 @@
 use super::*;
 use crate::fleet::{
     ledger::{Ledger, SECOND},
+    places::Places,
     turn::Known,
 };
 use std::{
@@ -69,6 +70,10 @@ fn any_turn(random: &mut fastrand::Rng, epoch: f64) -> Turn {
         bound: now_and_then(random, 4, |random| f64::from(random.u32(1..3000))),
         bound_at: f64::from(random.u32(..3000)),
         reset: 2e7 * random.f64(),
+        flying: f64::from(random.u32(..4)),
+        need: f64::from(random.u32(..9)),
+        drops: now_and_then(random, 4, |_| 1.0),
+        anew: random.u32(..20) == 0,
         opens: random.u32(..30) == 0,
         leaves: random.u32(..20) == 0,
     }
@@ -83,13 +88,17 @@ async fn the_script_plays_by_the_rules() {
             budget: [0.01, 0.1, 0.0][random.usize(..3)],
             first_pace: [4.0, 1000.0, 0.01][random.usize(..3)],
             seeded: random.bool(),
+            most: [0.0, 1.0, 6.0, 40.0][random.usize(..4)],
         };
         let store = RedisStore::new(server.1.clone(), &format!("game-{game}")).unwrap();
         let mut link = store.link(mpsc::channel(1).0);
         let (mut ledger, mut members) = (Ledger::default(), HashMap::new());
+        let mut places = Places::default();
         let mut now = 1.7e15;
         for step in 0..150 {
             now += (SECOND * 3.0 * random.f64().powi(6)).ceil();
+            // Some are not heard of for too long.
+            now += now_and_then(&mut random, 15, |random| (SECOND * 15.0 * random.f64()).ceil());
             let turn = any_turn(&mut random, ledger.epoch);
             if turn.leaves {
                 members.remove(&turn.id);
@@ -98,7 +107,8 @@ async fn the_script_plays_by_the_rules() {
             }
             members.retain(|_, seen| *seen > now - micros(ALIVE));
             let before = ledger;
-            let ours = ledger.turn(&turn, members.len() as f64, &rules, now);
+            places.retain(|id| members.contains_key(&id));
+            let ours = ledger.turn_with(&turn, &mut places, (members.len() as f64, &rules), now);
             let theirs = link.turn_at(&turn, &rules, now).await.unwrap();
             assert_eq!(ours, theirs, "game {game}, step {step}, at {now}: {turn:#?}\n{before:#?}");
         }
