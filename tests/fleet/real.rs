@@ -1,6 +1,6 @@
 //! Fleets on a real server, in real time: what goes wrong with it is bounded in time, and no call fails for it.
 
-use super::server::{Server, binaries};
+use super::server::{Address, Server, binaries};
 use http::Request;
 use std::{
     sync::{
@@ -169,6 +169,72 @@ on_each! {
         assert!((150.0..=205.0).contains(&pace), "{pace}");
         assert!(job.handles.iter().all(|handle| handle.fleet().unwrap().outages == 1), "{:?}", job.snapshots());
         job.end().await;
+    }
+
+    /// The primary is killed, and its replica takes its place and its address.
+    async fn a_replica_is_promoted(server: Server) {
+        let replica = Server::start(server.binary());
+        replica.follow(&server);
+        let address = Address::of(&server);
+        let job = Job::start(&fleet(address.client()));
+        job.all(Mode::Shared, SECOND).await;
+        // One epoch before the change; the fleet opens again by itself.
+        let layer = AdaptiveCooldownLayer::shared(fleet(address.client()));
+        let refuses = Upstream::new([Limit::token_bucket(0, SECOND, 0).unwrap()]);
+        assert_eq!(layer_call(&layer, refuses).await, 429);
+        let copied = Instant::now();
+        while replica.run::<Option<u64>>(&format!("HGET {KEY} epoch")) != Some(1) {
+            assert!(copied.elapsed() < SECOND, "it does not come to the replica");
+            sleep(ms(5)).await;
+        }
+        // As a replica it refuses, which is an outage like any other.
+        let error = fleet(replica.client()).check().await.unwrap_err();
+        assert!(matches!(error, FleetError::Refused(_)), "{error:?}");
+        sleep(ms(500)).await;
+        server.kill();
+        job.all(Mode::Alone, SECOND).await;
+        let rate = job.rate(ms(500)).await;
+        assert!(rate > 80.0, "{rate}");
+        let turns = replica.turns();
+        let () = replica.run("REPLICAOF NO ONE");
+        address.move_to(&replica);
+        let took = job.all(Mode::Shared, SECOND).await;
+        println!("all share again after {took:?}");
+        sleep(ms(300)).await;
+        assert!(replica.turns() > turns);
+        let epochs: Vec<u64> = job.snapshots().iter().map(|fleet| fleet.epoch).collect();
+        assert_eq!(epochs, [1; PROCESSES]);
+        assert_eq!(replica.run::<u64>(&format!("HGET {KEY} epoch")), 1);
+        assert_eq!(job.modes(Mode::Shared), PROCESSES);
+        job.end().await;
+    }
+
+    /// Ten calls a second of eight processes, by the server's own count: a turn for each call, and little else.
+    async fn a_call_costs_one_command(server: Server) {
+        let upstream = Upstream::new([Limit::token_bucket(20, SECOND, 20).unwrap()]).latency(ms(60), ms(20)).unwrap();
+        let quota = Quota::new(10, SECOND).unwrap().margin(Duration::ZERO);
+        let mut callers = JoinSet::new();
+        for _ in 0..8 {
+            let fleet = Fleet::redis(server.client(), "upstream").unwrap().seed(quota).budget(0.0).unwrap();
+            let layer = AdaptiveCooldownLayer::shared(fleet);
+            for _ in 0..2 {
+                let client = ServiceBuilder::new().layer(layer.clone()).service(upstream.clone());
+                callers.spawn(async move {
+                    loop {
+                        client.clone().oneshot(Request::new(())).await.expect("no call fails");
+                    }
+                });
+            }
+        }
+        sleep(2 * SECOND).await;
+        let before = (server.turns(), upstream.counts());
+        sleep(8 * SECOND).await;
+        let (turns, counts) = (server.turns() - before.0, upstream.counts().since(before.1));
+        callers.shutdown().await;
+        let (calls, per_call) = (counts.granted, turns as f64 / counts.granted as f64);
+        println!("{turns} turns for {calls} calls: {per_call:.3}");
+        assert!((70..=84).contains(&calls) && counts.refused == 0, "{counts:?}");
+        assert!(per_call <= 1.2, "{turns} turns for {calls} calls");
     }
 
     async fn it_forgets_everything(server: Server) {
