@@ -1,6 +1,7 @@
 //! What the fleet learns from what its processes tell.
 
 use super::{
+    counters::read,
     ledger::{Ledger, Rules, SECOND},
     turn::Turn,
 };
@@ -49,7 +50,9 @@ impl Ledger {
             let change = (turn.round_trip - self.round_trip) / 8.0;
             self.round_trip = if first { turn.round_trip } else { self.round_trip + change };
         }
-        self.read(turn, now);
+        read(&mut self.counters, turn, now);
+        self.input = (self.input + turn.more_input).max(0.0);
+        self.output = (self.output + turn.more_output).max(0.0);
         self.accepted += accepted;
         self.refused += turn.also_refused;
         self.rest += turn.also_refused / rules.budget.max(1e-9) - accepted;
@@ -80,20 +83,6 @@ impl Ledger {
             news = true;
         }
         news
-    }
-
-    /// The server's counter. The call with the highest number knows best.
-    fn read(&mut self, turn: &Turn, now: f64) {
-        if turn.bound <= 0.0 || turn.bound_at < self.bound_at {
-            return;
-        }
-        if self.bound > 0.0 && self.reset > now && turn.bound > self.bound + 1.0 {
-            // More was there than had been left: it fills up all the time.
-            self.flows = 1.0;
-        }
-        self.bound = turn.bound;
-        self.bound_at = turn.bound_at;
-        self.reset = now + turn.reset;
     }
 
     /// The first call of its flight was refused.

@@ -1,5 +1,6 @@
 //! The departures that a process has from the ledger and has not used.
 
+use super::process::Tokens;
 use std::{collections::VecDeque, time::Duration};
 use tokio::time::Instant;
 
@@ -8,6 +9,9 @@ pub(super) struct Slot {
     pub(super) at: Instant,
     /// How many departures the fleet had given out before.
     pub(super) seq: f64,
+    /// The tokens that are booked for it, and those that the fleet had booked then, with these.
+    pub(super) booked: Tokens,
+    pub(super) end: Tokens,
 }
 
 /// The slots in the order of their times, and how many calls come without waiting for one.
@@ -56,6 +60,11 @@ impl Lease {
     /// Takes those away that are before `until`.
     pub(super) fn void(&mut self, until: Instant) {
         self.slots.retain(|slot| slot.at + GRACE >= until);
+    }
+
+    /// What its departures are booked for.
+    pub(super) fn booked(&self) -> impl Iterator<Item = Tokens> {
+        self.slots.iter().map(|slot| slot.booked)
     }
 
     pub(super) fn len(&self) -> usize {
@@ -111,7 +120,8 @@ mod tests {
         let start = Instant::now();
         let mut lease = Lease::default();
         for slot in 0..3 {
-            lease.push(Slot { at: start + slot * VALID, seq: f64::from(slot) });
+            let (at, booked, end) = (start + slot * VALID, Tokens::default(), Tokens::default());
+            lease.push(Slot { at, seq: f64::from(slot), booked, end });
         }
         assert_eq!(lease.next(start + VALID).map(|slot| slot.seq), Some(1.0));
         assert_eq!(lease.expire(start + VALID), 1);

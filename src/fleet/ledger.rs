@@ -2,6 +2,7 @@
 //! field and line by line; a test lets both play the same games.
 
 use super::{
+    counters::{Amounts, COUNTERS, Counter, hold},
     places::Places,
     turn::{Grant, Known, Turn},
 };
@@ -13,8 +14,10 @@ pub(super) struct Ledger {
     pub(super) closed: f64,
     /// The next departure that nobody has.
     pub(super) next: f64,
-    /// Departures given out so far.
+    /// Departures given out so far, and the tokens that were booked and taken.
     pub(super) seq: f64,
+    pub(super) input: f64,
+    pub(super) output: f64,
     /// A second.
     pub(super) pace: f64,
     /// Whether it was measured (1), or is the first guess (0).
@@ -44,13 +47,9 @@ pub(super) struct Ledger {
     /// Who finds out whether the upstream is open, and until when it has to be heard of.
     pub(super) probe: f64,
     pub(super) probe_until: f64,
-    /// The server's counter, as in [`Turn::bound`], and whether it fills up meanwhile.
-    pub(super) bound: f64,
-    pub(super) bound_at: f64,
-    pub(super) reset: f64,
-    pub(super) flows: f64,
     pub(super) accepted: f64,
     pub(super) refused: f64,
+    pub(super) counters: [Counter; COUNTERS],
 }
 
 /// What the processes of a fleet agree on.
@@ -73,10 +72,6 @@ const LEASE: f64 = 0.1 * SECOND;
 const REST: f64 = 10.0;
 /// A timer may be this late, and it was still waiting for its turn.
 const SLACK: f64 = 0.004 * SECOND;
-/// The server's reset is told in round numbers.
-const GUARD: f64 = 0.02 * SECOND;
-/// A counter that is reset sooner than that is a bucket's, or moves too fast to go by.
-const LASTING: f64 = 2.0 * SECOND;
 
 /// The most that one process has at a time, where so many take part.
 pub(super) fn lease(pace: f64, members: f64) -> f64 {
@@ -154,15 +149,9 @@ impl Ledger {
             self.probe_until = first + (3.0 * self.round_trip).max(SECOND);
             count = 1.0;
         }
-        if self.bound > 0.0 && self.reset > now + LASTING && self.flows == 0.0 {
-            if self.seq >= self.bound {
-                // Nothing is left: the next ones are of the next window.
-                first = first.max(self.reset + GUARD);
-                self.bound = 0.0;
-            } else {
-                count = count.min(self.bound - self.seq);
-            }
-        }
+        let used = Amounts { requests: self.seq, input: self.input, output: self.output };
+        let each = Amounts { requests: 1.0, input: turn.input, output: turn.output };
+        (count, first) = hold(&mut self.counters, (used, each), (count, first), now);
         self.paced = f64::from(u8::from(self.next >= now - SLACK && self.next > 0.0));
         if self.next > 0.0 && self.next.max(self.closed) < now {
             self.idle += now - self.next.max(self.closed);
@@ -176,8 +165,10 @@ impl Ledger {
         grant.count = count;
         grant.first = first - now;
         grant.gap = SECOND / self.pace;
-        grant.seq = self.seq;
+        (grant.seq, grant.input, grant.output) = (self.seq, self.input, self.output);
         self.seq += count;
+        self.input += count * turn.input;
+        self.output += count * turn.output;
         self.next = first + count * SECOND / self.pace;
     }
 

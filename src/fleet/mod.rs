@@ -67,6 +67,7 @@
 //!
 //! What all that costs, and how it scales: [`fleet_costs`](crate::fleet_costs).
 
+mod counters;
 mod error;
 mod hook;
 mod learn;

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     Cost, WaitReason,
     policy::{Answer, Closing, Departure, Policy},
-    signal::{Unit, Verdict},
+    signal::Verdict,
 };
 use std::{fmt, sync::Arc, time::Duration};
 use tokio::time::Instant;
@@ -68,18 +68,18 @@ impl Policy for FleetPolicy {
         }
         let at = match self {
             // It may have waited elsewhere since it came; from now on it waits for Redis.
-            Self::Live(hook) => hook.process().ask(arrived, Instant::now()),
+            Self::Live(hook) => hook.process().ask(arrived, Instant::now(), cost),
             Self::Copy(process) => process.departure(arrived),
         };
         if at > arrived { Departure::new(at, WaitReason::Preflight) } else { Departure::now(arrived) }
     }
 
     fn depart(&mut self, at: Instant, cost: Cost) {
-        self.with(|process| process.depart(at, cost.requests));
+        self.with(|process| process.depart(at, cost));
     }
 
-    fn recall(&mut self, at: Instant, _: Cost) {
-        self.with(|process| process.recall(at));
+    fn recall(&mut self, at: Instant, cost: Cost) {
+        self.with(|process| process.recall(at, cost));
     }
 
     fn abandoned(&mut self, departed: Instant) {
@@ -90,6 +90,10 @@ impl Policy for FleetPolicy {
             // The upstream may have counted it.
             process.report.late += 1.0;
         });
+    }
+
+    fn settle(&mut self, _: Instant, booked: Cost, used: Cost) {
+        self.with(|process| process.took_more(booked, used));
     }
 
     fn max_in_flight(&self) -> Option<usize> {
@@ -114,9 +118,8 @@ impl Process {
     fn answered(&mut self, answer: &Answer<'_>) -> Option<Closing> {
         self.landed(answer.at);
         self.touch(answer.at);
-        let number = self.take_number(answer.departed);
-        if let Some(number) = number {
-            self.read(answer, number);
+        if let Some(slot) = self.take_number(answer.departed) {
+            self.read(answer, &slot);
         }
         let told = answer.signal.hints.retry_after;
         let requests = f64::from(answer.cost.requests);
@@ -215,21 +218,5 @@ impl Process {
         let now = self.time(at);
         let rules = self.rules;
         duration(self.alone.turn(turn, 1.0, &rules, now).known.closed)
-    }
-
-    /// The server's own counter of requests, the one that leaves least.
-    fn read(&mut self, answer: &Answer<'_>, number: f64) {
-        let readings = answer.signal.hints.readings.as_slice().iter();
-        let left = readings.filter(|reading| reading.unit == Unit::Requests).filter_map(|reading| {
-            Some((reading.remaining?, reading.reset.filter(|reset| !reset.is_zero())?))
-        });
-        let Some((left, reset)) = left.min_by_key(|(left, _)| *left) else { return };
-        let number = number + f64::from(u8::from(!answer.signal.verdict.is_pushback()));
-        if number >= self.report.bound_at {
-            self.report.bound_at = number;
-            // A bound of zero would say that nothing was told.
-            self.report.bound = (number + left as f64).max(1.0);
-            self.report.reset = micros(reset);
-        }
     }
 }

@@ -4,18 +4,19 @@
 
 mod flight;
 mod talk;
+mod tokens;
 
-pub(super) use self::talk::Heard;
+pub(super) use self::{talk::Heard, tokens::Tokens};
 
-use self::flight::Flight;
+use self::{flight::Flight, tokens::Tally};
 
 use super::{
-    lease::Lease,
+    lease::{Lease, Slot},
     ledger::{Ledger, Rules, SECOND},
     snapshot::Mode,
     turn::{Grant, Known, Turn},
 };
-use crate::policy::later;
+use crate::{Cost, policy::later};
 use std::{collections::VecDeque, time::Duration};
 use tokio::time::Instant;
 
@@ -46,12 +47,15 @@ pub(super) struct Process {
     pub(super) urgent: bool,
     /// Nothing has been accepted in this epoch yet.
     pub(super) unproved: bool,
-    /// Calls in flight, and the numbers of those that had a slot.
+    /// What it took, and what it asked for last.
+    tally: Tally,
+    each: Tokens,
+    /// Calls in flight, and the slots of those that had one.
     pub(super) flying: usize,
     flight: Flight,
     /// What it said last that it needs, in places.
     needs: f64,
-    pub(super) numbers: VecDeque<(Instant, f64)>,
+    pub(super) numbers: VecDeque<(Instant, Slot)>,
     asking: Option<Instant>,
     retry: Option<Instant>,
     spoke: Instant,
@@ -103,6 +107,8 @@ impl Process {
             unproved: true,
             flying: 0,
             flight: Flight::new(now),
+            tally: Tally::default(),
+            each: Tokens::default(),
             needs: 0.0,
             numbers: VecDeque::new(),
             asking: None,
@@ -133,7 +139,8 @@ impl Process {
     // ===== departures =====
 
     /// A call that came at `arrived` asks when it may leave.
-    pub(super) fn ask(&mut self, arrived: Instant, now: Instant) -> Instant {
+    pub(super) fn ask(&mut self, arrived: Instant, now: Instant, cost: Cost) -> Instant {
+        self.expect(cost);
         if self.lease.next(arrived).is_none() {
             self.needed.get_or_insert(now);
         }
@@ -175,19 +182,22 @@ impl Process {
         Turn { id: self.id, want, known, ..Turn::default() }
     }
 
-    /// A call of so many requests leaves.
-    pub(super) fn depart(&mut self, at: Instant, requests: u32) {
+    /// A call leaves.
+    pub(super) fn depart(&mut self, at: Instant, cost: Cost) {
+        let requests = cost.requests;
+        self.took(cost);
         self.flying += 1;
         self.active = at;
         self.lease.count(at);
         self.needed = None;
         if self.mode != Mode::Alone {
             // One that came while the gate was held up is good all the same.
-            if let Some(slot) = self.lease.take_for(at) {
+            if let Some(mut slot) = self.lease.take_for(at) {
+                slot.serves(cost);
                 if self.numbers.len() == NUMBERS {
                     self.numbers.pop_front();
                 }
-                self.numbers.push_back((at, slot.seq));
+                self.numbers.push_back((at, slot));
                 for _ in 1..requests {
                     self.report.back -= f64::from(u8::from(self.lease.take().is_none()));
                 }
@@ -206,18 +216,19 @@ impl Process {
     }
 
     /// The call that left at `at` was not sent.
-    pub(super) fn recall(&mut self, at: Instant) {
+    pub(super) fn recall(&mut self, at: Instant, cost: Cost) {
+        self.took_more(cost, Cost { input_tokens: 0, output_tokens: 0, ..cost });
         self.landed(at);
         if self.take_number(at).is_some() {
             self.report.back += 1.0;
         }
     }
 
-    /// Which number the call had that left at `departed`.
-    pub(super) fn take_number(&mut self, departed: Instant) -> Option<f64> {
+    /// Which slot the call had that left at `departed`.
+    pub(super) fn take_number(&mut self, departed: Instant) -> Option<Slot> {
         let index = self.numbers.partition_point(|(at, _)| *at < departed);
         let (at, _) = *self.numbers.get(index)?;
-        if at == departed { self.numbers.remove(index).map(|(_, number)| number) } else { None }
+        if at == departed { self.numbers.remove(index).map(|(_, slot)| slot) } else { None }
     }
 
     /// Redis does not serve. Whether that is new.

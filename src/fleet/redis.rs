@@ -30,11 +30,12 @@ const TIMEOUT: Duration = Duration::from_millis(500);
 static SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("turn.lua")));
 
 /// The names of the numbers that the script is given, in the order of [`numbers`].
-const NAMES: &str = "id want back epoch closed pace accepted late also_refused refused told round_trip bound bound_at \
-                     reset flying need drops anew opens leaves budget first_pace seeded most alive expire now";
+const NAMES: &str = "id want back epoch closed pace accepted late also_refused refused told round_trip input output \
+                     more_input more_output flying need drops anew opens leaves budget first_pace seeded most alive expire \
+                     now";
 
 /// `now` is 0, where Redis's own clock is to be used; tests have theirs.
-fn numbers(turn: &Turn, rules: &Rules, now: f64) -> [f64; 28] {
+fn numbers(turn: &Turn, rules: &Rules, now: f64) -> [f64; 29] {
     let flag = |flag: bool| f64::from(u8::from(flag));
     [
         turn.id as f64,
@@ -49,9 +50,10 @@ fn numbers(turn: &Turn, rules: &Rules, now: f64) -> [f64; 28] {
         turn.refused,
         turn.told,
         turn.round_trip,
-        turn.bound,
-        turn.bound_at,
-        turn.reset,
+        turn.input,
+        turn.output,
+        turn.more_input,
+        turn.more_output,
         turn.flying,
         turn.need,
         turn.drops,
@@ -145,6 +147,9 @@ impl RedisLink {
             call.arg(number);
         }
         call.arg(turn.id);
+        for told in turn.counters.iter().filter(|told| told.key > 0.0) {
+            call.arg(told.key).arg(told.bound).arg(told.at).arg(told.reset).arg(told.slack);
+        }
         let answer: Result<Vec<f64>, RedisError> = call.invoke_async(self.manager()?).await;
         let answer = answer.map_err(|error| self.store.error(&error))?;
         grant(&answer).ok_or_else(|| FleetError::Refused("the script answered something else".to_owned()))

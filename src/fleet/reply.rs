@@ -9,7 +9,7 @@ const MOST_SLOTS: f64 = 1e5;
 
 /// What the script answers.
 pub(super) fn grant(answer: &[f64]) -> Option<Grant> {
-    let (first_ones, [places, lack, short, to]) = answer.split_last_chunk()?;
+    let (first_ones, [places, lack, short, to, input, output]) = answer.split_last_chunk()?;
     let [epoch, closed, pace, measured, members, count, first, gap, seq, hold, accepted, refused, news] =
         *first_ones
     else {
@@ -24,6 +24,8 @@ pub(super) fn grant(answer: &[f64]) -> Option<Grant> {
         first,
         gap,
         seq,
+        input: *input,
+        output: *output,
         places: *places,
         lack: *lack,
         short: *short == 1.0,
@@ -40,7 +42,7 @@ pub(super) fn grant(answer: &[f64]) -> Option<Grant> {
 pub(super) fn said(text: &str) -> Option<Grant> {
     let numbers: Vec<f64> = text.split(' ').take(8).map(str::parse).collect::<Result<_, _>>().ok()?;
     let [epoch, closed, pace, measured, members, short, to] = *numbers else { return None };
-    let rest = [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, short, to];
+    let rest = [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, short, to, 0.0, 0.0];
     grant(&[[epoch, closed, pace, measured, members].as_slice(), &rest].concat())
 }
 
@@ -48,8 +50,9 @@ pub(super) fn said(text: &str) -> Option<Grant> {
 mod tests {
     use super::*;
 
-    const SANE: [f64; 17] =
-        [1.0, 0.0, 4.0, 0.0, 2.0, 1.0, 0.0, 250_000.0, 7.0, 0.0, 6.0, 1.0, 0.0, 3.0, 1.0, 0.0, 0.0];
+    const SANE: [f64; 19] = [
+        1.0, 0.0, 4.0, 0.0, 2.0, 1.0, 0.0, 250_000.0, 7.0, 0.0, 6.0, 1.0, 0.0, 3.0, 1.0, 0.0, 0.0, 50.0, 20.0,
+    ];
 
     #[test]
     fn what_no_ledger_would_say_is_not_believed() {

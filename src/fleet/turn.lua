@@ -1,5 +1,6 @@
 -- One turn of a process, as in `ledger.rs` and `learn.rs`, where everything is explained.
--- KEYS: the ledger, the members, the places. ARGV: the layout, the channel, the names of what follows, and then their values.
+-- KEYS: the ledger, the members, the places. ARGV: the layout, the channel, the names of what follows, and then their values; who
+-- asks; and what was told of counters, five numbers for each.
 local layout, channel = tonumber(ARGV[1]), ARGV[2]
 local t, i = {}, 4
 for name in string.gmatch(ARGV[3], '%S+') do
@@ -8,16 +9,23 @@ for name in string.gmatch(ARGV[3], '%S+') do
 end
 local names = {
   'epoch', 'closed', 'next', 'seq', 'pace', 'measured', 'paced', 'start', 'ok', 'idle', 'failures', 'shut', 'wait', 'untold',
-  'reopened', 'ceiling', 'rest', 'pause', 'round_trip', 'probe', 'probe_until', 'bound', 'bound_at', 'reset',
-  'flows', 'accepted', 'refused',
+  'reopened', 'ceiling', 'rest', 'pause', 'round_trip', 'probe', 'probe_until', 'input', 'output', 'accepted', 'refused',
 }
-local stored = redis.call('HGET', KEYS[1], 'layout')
-if not stored and redis.call('EXISTS', KEYS[1]) == 1 then return redis.error_reply('FOREIGN a hash') end
-if stored and tonumber(stored) ~= layout then return redis.error_reply('LAYOUT ' .. stored) end
-local s = {}
-for n, value in ipairs(redis.call('HMGET', KEYS[1], unpack(names))) do
-  s[names[n]] = tonumber(value) or 0
+local s, counters, counted = {}, {}, 0
+local stored = redis.call('HGETALL', KEYS[1])
+for n = 1, #stored, 2 do
+  local name, value = stored[n], stored[n + 1]
+  if string.sub(name, 1, 1) == '#' then
+    local c, fields = {}, string.gmatch(value, '%S+')
+    for _, field in ipairs({ 'bound', 'at', 'reset', 'base', 'flows' }) do c[field] = tonumber(fields()) end
+    counters[tonumber(string.sub(name, 2))], counted = c, counted + 1
+  else
+    s[name] = name == 'layout' and value or tonumber(value)
+  end
 end
+if #stored > 0 and not s.layout then return redis.error_reply('FOREIGN a hash') end
+if s.layout and tonumber(s.layout) ~= layout then return redis.error_reply('LAYOUT ' .. s.layout) end
+for _, name in ipairs(names) do s[name] = s[name] or 0 end
 local now = t.now
 if now == 0 then
   local time = redis.call('TIME')
@@ -91,15 +99,60 @@ local function grow()
   end
 end
 
+-- As in `counters.rs`.
+local touched = {}
+local function read()
+  for n = i + 1, #ARGV - 4, 5 do
+    local key, bound, at = tonumber(ARGV[n]), tonumber(ARGV[n + 1]), tonumber(ARGV[n + 2])
+    local c, ours = counters[key], true
+    if not c and counted >= 8 then
+      local gone
+      for other, o in pairs(counters) do
+        if o.reset < now and (not gone or o.reset < counters[gone].reset) then gone = other end
+      end
+      if gone then counters[gone], touched[gone], counted = nil, true, counted - 1 end
+    end
+    if not c and counted < 8 then
+      c, counted = { bound = 0, at = 0, reset = 0, base = 0, flows = 0 }, counted + 1
+      counters[key] = c
+    elseif not c or at < c.at then
+      ours = false
+    end
+    if ours then
+      if c.reset <= now then c.base = bound
+      elseif bound > c.base + tonumber(ARGV[n + 4]) then c.flows = 1 end
+      c.base = min(c.base, bound)
+      c.bound, c.at, c.reset = c.base, at, now + tonumber(ARGV[n + 3])
+      touched[key] = true
+    end
+  end
+end
+
+local function hold_back(count, first)
+  local used = { s.seq, s.input + s.output, s.input, s.output }
+  local each = { 1, t.input + t.output, t.input, t.output }
+  for key, c in pairs(counters) do
+    local unit = key % 4 + 1
+    if c.bound ~= 0 and c.reset > now + 2e6 and c.flows == 0 and each[unit] > 0 then
+      local left = math.floor((c.bound - used[unit]) / each[unit])
+      if left < 1 then
+        first = max(first, c.reset + 0.02e6)
+        c.bound, touched[key] = 0, true
+      else
+        count = min(count, left)
+      end
+    end
+  end
+  return count, first
+end
+
 local function report()
   local accepted, news = t.accepted + t.late, 0
   if t.round_trip > 0 then
     s.round_trip = s.round_trip == 0 and t.round_trip or s.round_trip + (t.round_trip - s.round_trip) / 8
   end
-  if t.bound > 0 and t.bound_at >= s.bound_at then
-    if s.bound > 0 and s.reset > now and t.bound > s.bound + 1 then s.flows = 1 end
-    s.bound, s.bound_at, s.reset = t.bound, t.bound_at, now + t.reset
-  end
+  read()
+  s.input, s.output = max(s.input + t.more_input, 0), max(s.output + t.more_output, 0)
   s.accepted, s.refused = s.accepted + accepted, s.refused + t.also_refused
   s.rest = s.rest + (t.also_refused / max(t.budget, 1e-9) - accepted)
   local current = t.epoch == s.epoch
@@ -133,7 +186,7 @@ local news = report()
 if t.opens == 1 then
   s.epoch, s.closed, s.next, s.failures, s.wait, s.probe, news = s.epoch + 1, now, now, 0, 0, 0, 1
 end
-local count, first, gap, seq, hold = 0, 0, 0, 0, 0
+local count, first, gap, seq, hold, input, output = 0, 0, 0, 0, 0, 0, 0
 
 -- As in `places.rs`. Places are by process, tickets by process and a question mark.
 local places, lack, short, to = 0, 0, 0, 0
@@ -205,20 +258,13 @@ local function give()
     end
     s.probe, s.probe_until, count = t.id, first + max(3 * s.round_trip, 1e6), 1
   end
-  if s.bound > 0 and s.reset > now + 2e6 and s.flows == 0 then
-    if s.seq >= s.bound then
-      first = max(first, s.reset + 0.02e6)
-      s.bound = 0
-    else
-      count = min(count, s.bound - s.seq)
-    end
-  end
+  count, first = hold_back(count, first)
   s.paced = (s.next >= now - 0.004e6 and s.next > 0) and 1 or 0
   if s.next > 0 and max(s.next, s.closed) < now then s.idle = s.idle + (now - max(s.next, s.closed)) end
   if s.start == 0 then s.start = first end
   if s.failures > 0 and s.reopened == 0 then s.reopened = first end
-  gap, seq = 1e6 / s.pace, s.seq
-  s.seq = s.seq + count
+  gap, seq, input, output = 1e6 / s.pace, s.seq, s.input, s.output
+  s.seq, s.input, s.output = s.seq + count, s.input + count * t.input, s.output + count * t.output
   s.next = first + count * 1e6 / s.pace
   first = first - now
 end
@@ -229,6 +275,15 @@ for _, name in ipairs(names) do
   fields[#fields + 1] = name
   fields[#fields + 1] = text(s[name])
 end
+for key in pairs(touched) do
+  local c, name = counters[key], '#' .. text(key)
+  if c then
+    fields[#fields + 1] = name
+    fields[#fields + 1] = table.concat({ text(c.bound), text(c.at), text(c.reset), text(c.base), text(c.flows) }, ' ')
+  else
+    redis.call('HDEL', KEYS[1], name)
+  end
+end
 redis.call('HSET', KEYS[1], unpack(fields))
 redis.call('PEXPIRE', KEYS[1], t.expire)
 redis.call('PEXPIRE', KEYS[2], t.expire)
@@ -237,7 +292,7 @@ local closed = max(s.closed - now, 0)
 local reply = {}
 for n, value in ipairs({
   s.epoch, closed, s.pace, s.measured, members, count, first, gap, seq, hold, s.accepted, s.refused, news,
-  places, lack, short, to,
+  places, lack, short, to, input, output,
 }) do reply[n] = text(value) end
 if news == 1 then
   -- Who may not publish is heard of with the next turns.

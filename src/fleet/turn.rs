@@ -1,5 +1,8 @@
 //! What a process says to the ledger, and what it hears. Times are microseconds.
 
+use super::counters::Told;
+use crate::signal::Readings;
+
 /// One turn of a process.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Turn {
@@ -22,11 +25,13 @@ pub(super) struct Turn {
     pub(super) told: f64,
     /// A round trip to the upstream; 0 if there was none.
     pub(super) round_trip: f64,
-    /// The server's counter: its calls end with this number, until it is reset. 0 if it told nothing.
-    pub(super) bound: f64,
-    /// The number of the call that was told so, and how long it takes until the reset.
-    pub(super) bound_at: f64,
-    pub(super) reset: f64,
+    /// The server's counters.
+    pub(super) counters: [Told; Readings::MAX],
+    /// Tokens that go in and that come out: what a departure is booked for, and what was taken beyond what was booked.
+    pub(super) input: f64,
+    pub(super) output: f64,
+    pub(super) more_input: f64,
+    pub(super) more_output: f64,
     /// Calls in flight, those and the ones that wait, and the places that it gives up, as in [`places`](super::places).
     pub(super) flying: f64,
     pub(super) need: f64,
@@ -62,6 +67,9 @@ pub(super) struct Grant {
     pub(super) first: f64,
     pub(super) gap: f64,
     pub(super) seq: f64,
+    /// What was booked before.
+    pub(super) input: f64,
+    pub(super) output: f64,
     /// Its places, by how many another one has fewer who needs one, and whether anybody does.
     pub(super) places: f64,
     pub(super) lack: f64,

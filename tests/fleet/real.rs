@@ -333,8 +333,8 @@ on_each! {
 
     async fn users_have_the_permissions_that_they_have(server: Server) {
         let keys = "~tower-cooldown:* &tower-cooldown:*";
-        let scripts = "+evalsha +eval +script|load +hget +hmget +hset +exists +time +zadd +zrem +zrangebyscore +zremrangebyscore +zcard \
-                       +hgetall +hdel +pexpire +publish +subscribe +hello +client";
+        let scripts = "+evalsha +eval +script|load +hgetall +hset +hdel +time +zadd +zrem +zrangebyscore +zremrangebyscore +zcard \
+                       +pexpire +publish +subscribe +hello +client";
         let () = server.run(&format!("ACL SETUSER ours on >secret {keys} {scripts}"));
         let () = server.run("ACL SETUSER nothing on >secret ~* &* +hello +client");
         let () = server.run(&format!("ACL SETUSER elsewhere on >secret ~other:* &other:* {scripts}"));

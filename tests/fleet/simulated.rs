@@ -12,7 +12,7 @@ use std::{
 use tokio::{task::JoinSet, time::Instant};
 use tower::{ServiceBuilder, ServiceExt, retry::RetryLayer};
 use tower_cooldown::{
-    AdaptiveCooldownLayer, Handle,
+    AdaptiveCooldownLayer, Cost, Handle,
     fleet::{Fleet, Mode, SimulatedStore},
     policy::Quota,
     retry::RetryPolicy,
@@ -144,17 +144,21 @@ async fn a_window_is_measured() {
 /// The server's counter is one for all: a pace that is too high is held back by it, and nothing is refused.
 #[tokio::test(start_paused = true)]
 async fn what_the_server_tells_one_process_holds_for_all() {
-    let quota = Quota::new(12, SECOND).unwrap();
-    let mut refused = Vec::new();
-    for hints in [HintStyle::OpenAi, HintStyle::RetryAfterSeconds] {
-        let upstream = upstream(Limit::fixed_window(600, 60 * SECOND).unwrap(), hints);
-        let mut sim = start(8, 4, Duration::ZERO, &upstream, |fleet| fleet.seed(quota).budget(0.0).unwrap());
-        let span = sim.measure(300 * SECOND, 10.0).await;
-        println!("{hints:?}: {span:?}");
-        assert!(span.goodput >= 0.95, "{hints:?} {span:?}");
-        refused.push(upstream.counts().refused);
+    // At a hundred a second calls overtake one another.
+    for pace in [12, 100] {
+        let quota = Quota::new(pace, SECOND).unwrap();
+        let mut refused = Vec::new();
+        for hints in [HintStyle::OpenAi, HintStyle::RetryAfterSeconds] {
+            let upstream = upstream(Limit::fixed_window(600, 60 * SECOND).unwrap(), hints);
+            let mut sim =
+                start(8, 4, Duration::ZERO, &upstream, |fleet| fleet.seed(quota).budget(0.0).unwrap());
+            let span = sim.measure(300 * SECOND, 10.0).await;
+            println!("{hints:?}: {span:?}");
+            assert!(span.goodput >= 0.95, "{hints:?} {span:?}");
+            refused.push(upstream.counts().refused);
+        }
+        assert!(refused[0] <= 2 && refused[1] > refused[0], "{refused:?}");
     }
-    assert!(refused[0] <= 2 && refused[1] > refused[0], "{refused:?}");
 }
 
 /// With fewer calls than the quota allows, a call costs one turn at most, and waits for that alone.
@@ -196,6 +200,80 @@ async fn eight_processes_keep_a_bound_on_calls_in_flight() {
         assert_eq!(upstream.counts().refused, 0, "{bound} {span:?}");
         assert!(span.goodput >= 0.95 && span.fairness >= 0.95, "{bound} {span:?}");
         assert!(span.turns_per_call <= turns, "{bound} {span:?}");
+    }
+}
+
+/// Eight processes with 16 callers each, whose calls cost 1,000 tokens, half as much more or less.
+fn start_with_tokens(upstream: &Upstream, fleet: impl Fn(Fleet) -> Fleet) -> Sim {
+    let store = SimulatedStore::new(Duration::from_micros(400));
+    let mut sim = Sim { store, upstream: upstream.clone(), handles: Vec::new(), callers: JoinSet::new() };
+    for process in 0..8 {
+        let layer = AdaptiveCooldownLayer::shared(fleet(Fleet::simulated(&sim.store)));
+        let layer =
+            layer.cost(|request: &Request<()>| request.extensions().get().copied().unwrap_or_default());
+        sim.handles.push(layer.handle());
+        let client = ServiceBuilder::new()
+            .layer(RetryLayer::new(RetryPolicy::new().max_retries(1000).without_budget()))
+            .layer(layer)
+            .service(upstream.clone());
+        for caller in 0..16 {
+            let (client, mut random) = (client.clone(), fastrand::Rng::with_seed(process * 16 + caller));
+            sim.callers.spawn(async move {
+                loop {
+                    let mut request = Request::new(());
+                    request.extensions_mut().insert(Cost::one().input(random.u32(500..=1500)));
+                    let response = client.clone().oneshot(request).await.unwrap();
+                    assert_eq!(response.status(), 200);
+                }
+            });
+        }
+    }
+    sim
+}
+
+fn told(limits: impl IntoIterator<Item = Limit>, hints: HintStyle) -> Upstream {
+    let (mean, spread) = (Duration::from_millis(60), Duration::from_millis(20));
+    Upstream::new(limits).latency(mean, spread).unwrap().hints(hints)
+}
+
+/// The quota is one of tokens; there are enough requests, of which the server tells as well.
+#[tokio::test(start_paused = true)]
+async fn eight_processes_use_one_quota_of_tokens() {
+    for limit in [
+        Limit::fixed_window(600_000, 60 * SECOND).unwrap(),
+        Limit::token_bucket(10_000, SECOND, 20_000).unwrap(),
+    ] {
+        let requests = Limit::fixed_window(6_000, 60 * SECOND).unwrap();
+        let mut sim = start_with_tokens(&told([requests, limit.tokens()], HintStyle::OpenAi), |fleet| fleet);
+        sim.measure(180 * SECOND, 10.0).await;
+        let span = sim.measure(300 * SECOND, 10.0).await;
+        println!("tokens: {span:?}");
+        assert!(span.goodput >= 0.95 && span.refused <= 0.01, "{span:?}");
+        assert!(span.fairness >= 0.95 && span.turns_per_call <= 1.2, "{span:?}");
+    }
+}
+
+/// A pace that is too high is held back by whichever counter is short, and by nothing else: by tokens, and by the second of two
+/// counters of requests.
+#[tokio::test(start_paused = true)]
+async fn each_counter_that_one_process_is_told_holds_for_all() {
+    let window = |limit, seconds| Limit::fixed_window(limit, seconds * SECOND).unwrap();
+    let short_of_tokens = || [window(6_000, 60), window(600_000, 60).tokens()];
+    let short_of_requests = || [window(600, 60).name("sustained"), window(6_000, 20).name("burst")];
+    let quota = Quota::new(100, SECOND).unwrap();
+    for (limits, hints) in
+        [(short_of_tokens(), HintStyle::OpenAi), (short_of_requests(), HintStyle::RateLimit)]
+    {
+        let mut refused = Vec::new();
+        for hints in [hints, HintStyle::RetryAfterSeconds] {
+            let upstream = told(limits.clone(), hints);
+            let mut sim = start_with_tokens(&upstream, |fleet| fleet.seed(quota).budget(0.0).unwrap());
+            let span = sim.measure(300 * SECOND, 10.0).await;
+            println!("{hints:?}: {span:?}, refused in all: {}", upstream.counts().refused);
+            assert!(span.goodput >= 0.95, "{hints:?} {span:?}");
+            refused.push(upstream.counts().refused);
+        }
+        assert!(refused[0] <= 2 && refused[1] > refused[0], "{hints:?} {refused:?}");
     }
 }
 

@@ -1,6 +1,6 @@
 //! When a process says something, what it says, and what it makes of what it hears.
 
-use super::{Process, STALE, duration, micros};
+use super::{Process, STALE, Tokens, duration, micros};
 use crate::fleet::{
     lease::Slot,
     ledger::{Ledger, lease},
@@ -98,6 +98,7 @@ impl Process {
         turn.id = self.id;
         turn.leaves = leaves;
         turn.want = if leaves { 0.0 } else { self.want(waiting, now) as f64 };
+        self.speak_of_tokens(&mut turn);
         let alone = self.mode == Mode::Alone;
         let epoch = if alone { self.alone.epoch } else { self.refused_in.unwrap_or(self.epoch) };
         let closed = if alone { self.instant(self.alone.closed) } else { self.closed_until };
@@ -113,6 +114,7 @@ impl Process {
         self.asking = None;
         let took = now.saturating_duration_since(sent);
         self.round_trip = Some(took);
+        self.hear_of_tokens(grant.count);
         // In the middle, as near as can be known.
         let then = sent + took / 2;
         let in_time = took <= self.patience;
@@ -139,7 +141,10 @@ impl Process {
         }
         for index in 0..grant.count as u32 {
             let after = grant.first + f64::from(index) * grant.gap;
-            self.lease.push(Slot { at: then + duration(after), seq: grant.seq + f64::from(index) });
+            let before = Tokens { input: grant.input, output: grant.output };
+            let (seq, booked) = (grant.seq + f64::from(index), self.each);
+            let end = before + booked.times(f64::from(index) + 1.0);
+            self.lease.push(Slot { at: then + duration(after), seq, booked, end });
         }
         // What was heard meanwhile may be newer than the answer.
         self.lease.void(self.closed_until);

@@ -30,12 +30,16 @@ fn a_call_waits_for_redis_so_long_and_not_longer() {
     let mut process = process(now);
     // It came long ago, and asks now.
     let later = now + Duration::from_secs(9);
-    assert_eq!(process.ask(now, later), later + PATIENCE);
-    assert_eq!(process.ask(now, later + 20 * MS), later + PATIENCE, "it does not matter how often it asks");
-    process.depart(later + PATIENCE, 1);
+    assert_eq!(process.ask(now, later, Cost::one()), later + PATIENCE);
+    assert_eq!(
+        process.ask(now, later + 20 * MS, Cost::one()),
+        later + PATIENCE,
+        "it does not matter how often it asks"
+    );
+    process.depart(later + PATIENCE, Cost::one());
     assert_eq!((process.mode, process.outages), (Mode::Alone, 1));
     // The next one does not wait for Redis at all, but for its turn.
-    let next = process.ask(later + PATIENCE, later + PATIENCE);
+    let next = process.ask(later + PATIENCE, later + PATIENCE, Cost::one());
     assert!(next <= later + PATIENCE + 10 * MS, "{:?}", next - later);
 }
 
@@ -45,9 +49,9 @@ fn departures_are_those_of_the_lease() {
     let mut process = process(now);
     granted(&mut process, &grant(0.0, 2.0, 30 * MS), now);
     assert_eq!(process.departure(now), now + 30 * MS);
-    process.depart(now + 30 * MS, 1);
+    process.depart(now + 30 * MS, Cost::one());
     assert_eq!(process.departure(now), now + 40 * MS);
-    process.depart(now + 40 * MS, 1);
+    process.depart(now + 40 * MS, Cost::one());
     assert_eq!(process.mode, Mode::Shared);
     assert_eq!(process.due(1, now + 40 * MS), Some(now + 40 * MS), "it asks for more");
     assert_eq!(process.numbers.len(), 2);
@@ -107,9 +111,9 @@ fn it_goes_home_when_there_is_nothing_to_do() {
     let now = Instant::now();
     let mut process = process(now);
     granted(&mut process, &grant(0.0, 1.0, Duration::ZERO), now);
-    process.depart(now, 1);
+    process.depart(now, Cost::one());
     assert!(!process.is_idle(0, now + 9 * IDLE), "a call is in flight");
-    process.recall(now);
+    process.recall(now, Cost::one());
     assert!(!process.is_idle(0, now + IDLE / 2));
     assert!(process.is_idle(0, now + IDLE));
     assert!(!process.is_idle(1, now + IDLE));
@@ -137,7 +141,7 @@ fn a_ledger_that_says_absurd_things_harms_nobody() {
         (answer.known.closed, answer.gap, answer.known.pace) = (absurd, absurd, absurd.recip());
         granted(&mut process, &answer, now);
         assert!(process.departure(now) >= now + Duration::from_secs(86_400));
-        process.depart(now, 1);
+        process.depart(now, Cost::one());
     }
 }
 
@@ -155,8 +159,8 @@ fn calls_in_flight_are_as_many_as_there_are_places() {
     let now = Instant::now();
     let mut process = bounded(now, 2.0, 0.0);
     assert_eq!(process.max_in_flight(), Some(2));
-    process.depart(now, 1);
-    process.depart(now, 1);
+    process.depart(now, Cost::one());
+    process.depart(now, Cost::one());
     // Two more wait: it says so once, and that it needs four places.
     let full = Grant { places: 2.0, ..grant(0.0, 0.0, Duration::ZERO) };
     assert_eq!(process.due(2, now), Some(now));
@@ -182,8 +186,8 @@ fn places_go_to_who_has_less() {
     for (lack, ended, left) in [(2.0, MS, 1), (1.0, MS, 2), (1.0, Duration::from_secs(4), 1), (0.0, IDLE, 2)]
     {
         let mut process = bounded(now, 2.0, lack);
-        process.depart(now, 1);
-        process.depart(now, 1);
+        process.depart(now, Cost::one());
+        process.depart(now, Cost::one());
         process.landed(now + ended);
         assert_eq!(process.max_in_flight(), Some(left), "{lack} {ended:?}");
         let turn = process.speak(0, false, now + ended);
@@ -205,7 +209,7 @@ fn places_go_to_who_has_less() {
 fn places_are_given_up_when_there_are_no_calls() {
     let now = Instant::now();
     let mut process = bounded(now, 3.0, 1.0);
-    process.depart(now, 1);
+    process.depart(now, Cost::one());
     process.landed(now + MS);
     let due = process.due(0, now + MS).unwrap();
     assert!(due > now + MS && due < now + 50 * MS, "the next call may come at once");

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::fleet::{
+    counters::Told,
     ledger::{Ledger, SECOND},
     places::Places,
     turn::Known,
@@ -67,9 +68,17 @@ fn any_turn(random: &mut fastrand::Rng, epoch: f64) -> Turn {
         refused: now_and_then(random, 9, |_| 1.0),
         told: now_and_then(random, 12, |random| 3e6 * random.f64()),
         round_trip: now_and_then(random, 2, |random| 1e5 * random.f64()),
-        bound: now_and_then(random, 4, |random| f64::from(random.u32(1..3000))),
-        bound_at: f64::from(random.u32(..3000)),
-        reset: 2e7 * random.f64(),
+        counters: [(); 4].map(|()| Told {
+            key: now_and_then(random, 3, |random| f64::from(random.u32(1..20))),
+            bound: f64::from(random.u32(1..3000)),
+            at: f64::from(random.u32(..3000)),
+            reset: 2e7 * random.f64(),
+            slack: f64::from(random.u32(..300)),
+        }),
+        input: now_and_then(random, 2, |random| f64::from(random.u32(..100))),
+        output: now_and_then(random, 2, |random| f64::from(random.u32(..100))),
+        more_input: now_and_then(random, 4, |random| f64::from(random.i32(-99..99))),
+        more_output: now_and_then(random, 4, |random| f64::from(random.i32(-99..99))),
         flying: f64::from(random.u32(..4)),
         need: f64::from(random.u32(..9)),
         drops: now_and_then(random, 4, |_| 1.0),
