@@ -15,8 +15,8 @@
 //!
 //! # What is shared
 //!
-//! Until when the upstream is closed, the epoch, the pace and what it was learned from, the server's own counter of
-//! requests, the one call that finds out whether it is open again, how many processes take part, and how many calls
+//! Until when the upstream is closed, the epoch, the pace and what it was learned from, the server's own counters of
+//! requests and tokens, the one call that finds out whether it is open again, how many processes take part, and how many calls
 //! were granted and refused; and, if it was [declared](Fleet::max_in_flight), the bound on calls in flight. It is a small
 //! hash and a sorted set, whose names are `tower-cooldown:{name}` and `tower-cooldown:{name}:members`, and with a bound
 //! another hash, `tower-cooldown:{name}:places`: one hash tag, so all lie in one slot of a cluster. They expire a day after
@@ -39,6 +39,9 @@
 //! that it takes longer. Where the news cannot be subscribed to, no call leaves on knowledge that is older than a tenth
 //! of a second.
 //!
+//! **Counters** that the server tells are places on the ledger's own count of departures, or of the tokens for which those
+//! are booked. No lease goes beyond the one that ends first. What calls took in truth is put right in the next turn.
+//!
 //! **Calls in flight**, where there is a bound: a process has *places*, and no more calls in flight than those. They are
 //! its own until it gives them up, so that the sum is right whoever hears of what and when. A call that ends leaves its
 //! place to the next call of its process, which costs nothing, unless another process that needs one has fewer: that one
@@ -53,7 +56,7 @@
 //! decides, and Redis is there anyway: no process is elected, and none is missed when it dies. Even pace; measured from
 //! opening to opening; slow growth near the rate that was refused last and fast growth away from it, as in CUBIC
 //! (RFC 9438); one call finds out after two refusals in a row; refusals are paid for. What `Learned` does beyond that
-//! (it learns bounds on calls in flight, its zeal, tokens) is not done for a fleet. The same rules in Rust serve a process that
+//! (it learns bounds on calls in flight, its zeal) is not done for a fleet. The same rules in Rust serve a process that
 //! is alone.
 //!
 //! # Without Redis
