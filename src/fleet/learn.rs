@@ -15,6 +15,10 @@ const MOST_STEP: f64 = 0.2;
 const MARGIN: f64 = 0.995;
 /// So few calls say nothing; what processes tell may be late by a call or two each.
 const MEANINGFUL: f64 = 32.0;
+/// A pace that has grown so much since it was measured is measured anew, from then on; which counts if the gate is closed
+/// for no more than this share of that time.
+const GROWN: f64 = 1.15;
+const PART: f64 = 0.5;
 /// A refusal of the first pace that was over so soon came from a bucket, or a short window: not much less is right.
 const SHORT: f64 = 1.1 * SECOND;
 const SHORT_SHARE: f64 = 0.7;
@@ -64,11 +68,11 @@ impl Ledger {
             && now >= self.reopened
         {
             news = self.is_probing();
-            self.reopen();
+            self.reopen(rules);
         }
         self.ok += accepted;
         if turn.accepted > 0.0 && current && self.failures == 0.0 && self.paced == 1.0 {
-            self.grow(turn.accepted, rules);
+            self.grow(turn.accepted, rules, now);
         }
         if turn.refused > 0.0 && current {
             self.refuse(turn.told, rules, now);
@@ -105,7 +109,8 @@ impl Ledger {
         self.wait = self.wait.max(self.round_trip / 2.0).min(MAX_WAIT);
         if self.failures == 1.0 && self.measured == 1.0 {
             let closing = if told > 0.0 { told } else { self.wait };
-            let run = (now - self.reopened.max(self.start)).max(0.0);
+            let since = if self.reopened > 0.0 { self.reopened } else { self.start };
+            let run = (now - since).max(0.0);
             let step = (OF_CLOSED * closing / (closing + run)).clamp(LEAST_STEP, MOST_STEP);
             self.pace = (self.pace * (1.0 - step)).max(MIN_PACE);
         }
@@ -118,22 +123,26 @@ impl Ledger {
 
     /// A call that left after the closing was accepted. What was granted from opening to opening, by the time that took,
     /// is the quota.
-    fn reopen(&mut self) {
+    fn reopen(&mut self, rules: &Rules) {
         self.pause = (self.reopened - self.shut).max(0.0);
         // Where nobody said until when, it was there again at some time since the last attempt. A time that is told is
         // rounded up, to whole seconds mostly.
         let late = if self.untold > 0.0 { self.untold / 2.0 } else { self.pause.min(SECOND) };
         let elapsed = (self.reopened - late - self.start - self.idle) / SECOND;
         let measured = MARGIN * self.ok / elapsed.max(1e-3);
-        let meaningful = self.ok >= MEANINGFUL;
-        if self.measured == 0.0 {
+        // What remembers for longer than that may have been used up before.
+        let partial = self.anew == 1.0 && self.pause > PART * (self.shut - self.start);
+        let meaningful = self.ok >= MEANINGFUL && !partial;
+        let first = self.measured == 0.0;
+        if first {
             let short = self.failures == 1.0 && self.pause < SHORT.max(4.0 * self.round_trip);
             let least = if short { SHORT_SHARE * self.pace } else { MIN_PACE };
             self.measured = 1.0;
             self.pace = measured.max(least).clamp(MIN_PACE, self.pace.max(MIN_PACE));
-            self.ceiling = FIRST_CEILING * self.pace;
-        } else {
-            if meaningful && measured < self.pace {
+            let refused = if meaningful { 0.0 } else { self.ceiling };
+            self.ceiling = refused.max(FIRST_CEILING * self.pace);
+        } else if meaningful {
+            if measured < self.pace {
                 self.pace = measured.max(self.pace / 2.0).max(MIN_PACE);
                 self.ceiling = self.pace;
             }
@@ -141,14 +150,20 @@ impl Ledger {
         }
         self.failures = 0.0;
         self.wait = 0.0;
-        if meaningful {
-            self.start = self.reopened;
-            self.ok = 0.0;
-            self.idle = 0.0;
+        self.base = self.pace;
+        if meaningful || partial {
+            (self.start, self.ok, self.idle, self.anew) = (self.reopened, 0.0, 0.0, 0.0);
+        } else {
+            // It was there and nobody took it.
+            self.idle += late;
+        }
+        if first || !(meaningful || partial) {
+            // What is refused while so little is known is not paid for.
+            self.rest = self.rest.min(1.0 / rules.budget.max(1e-9));
         }
     }
 
-    fn grow(&mut self, accepted: f64, rules: &Rules) {
+    fn grow(&mut self, accepted: f64, rules: &Rules, now: f64) {
         if self.measured == 0.0 {
             let in_flight = self.ok / START;
             self.pace = self.pace.max(in_flight * SECOND / self.round_trip.max(1.0)).min(MAX_PACE);
@@ -160,6 +175,11 @@ impl Ledger {
             let share = if self.pace < FAR * self.ceiling { FAR_GROWTH } else { MOST_GROWTH };
             let most = share * SECOND / (hold * self.pace);
             self.pace = (self.pace * (growth.min(most) * accepted).exp()).min(MAX_PACE);
+            if self.pace > GROWN * self.base {
+                // What was granted at a lower pace says nothing of the quota.
+                self.base = self.pace;
+                (self.start, self.ok, self.idle, self.anew) = (now, 0.0, 0.0, 1.0);
+            }
         }
     }
 }

@@ -39,6 +39,9 @@ pub(super) struct Ledger {
     pub(super) reopened: f64,
     /// The rate that was refused last.
     pub(super) ceiling: f64,
+    /// The pace when `start` was, and whether that was in the middle of a run.
+    pub(super) base: f64,
+    pub(super) anew: f64,
     /// So many calls until the pace may grow.
     pub(super) rest: f64,
     /// For how long the gate was closed last.

@@ -9,7 +9,7 @@ for name in string.gmatch(ARGV[3], '%S+') do
 end
 local names = {
   'epoch', 'closed', 'next', 'seq', 'pace', 'measured', 'paced', 'start', 'ok', 'idle', 'failures', 'shut', 'wait', 'untold',
-  'reopened', 'ceiling', 'rest', 'pause', 'round_trip', 'probe', 'probe_until', 'input', 'output', 'accepted', 'refused',
+  'reopened', 'ceiling', 'rest', 'pause', 'round_trip', 'probe', 'probe_until', 'base', 'anew', 'input', 'output', 'accepted', 'refused',
 }
 local s, counters, counted = {}, {}, 0
 local stored = redis.call('HGETALL', KEYS[1])
@@ -57,7 +57,7 @@ local function refuse()
   s.wait = min(max(s.wait, s.round_trip / 2), 600e6)
   if s.failures == 1 and s.measured == 1 then
     local closing = t.told > 0 and t.told or s.wait
-    local run = max(now - max(s.reopened, s.start), 0)
+    local run = max(now - (s.reopened > 0 and s.reopened or s.start), 0)
     s.pace = max(s.pace * (1 - min(max(0.25 * closing / (closing + run), 0.02), 0.2)), 1 / 600)
   end
   s.untold = t.told > 0 and 0 or s.wait
@@ -70,21 +70,24 @@ local function reopen()
   local late = s.untold > 0 and s.untold / 2 or min(s.pause, 1e6)
   local elapsed = (s.reopened - late - s.start - s.idle) / 1e6
   local measured = 0.995 * s.ok / max(elapsed, 1e-3)
-  local meaningful = s.ok >= 32
-  if s.measured == 0 then
+  local partial = s.anew == 1 and s.pause > 0.5 * (s.shut - s.start)
+  local meaningful, first = s.ok >= 32 and not partial, s.measured == 0
+  if first then
     local short = s.failures == 1 and s.pause < max(1.1e6, 4 * s.round_trip)
     s.measured = 1
     s.pace = min(max(measured, short and 0.7 * s.pace or 1 / 600, 1 / 600), max(s.pace, 1 / 600))
-    s.ceiling = 1.25 * s.pace
-  else
-    if meaningful and measured < s.pace then
+    s.ceiling = max(meaningful and 0 or s.ceiling, 1.25 * s.pace)
+  elseif meaningful then
+    if measured < s.pace then
       s.pace = max(measured, s.pace / 2, 1 / 600)
       s.ceiling = s.pace
     end
     s.rest = max(s.rest, 50 * s.pause / 1e6 * s.pace)
   end
-  s.failures, s.wait = 0, 0
-  if meaningful then s.start, s.ok, s.idle = s.reopened, 0, 0 end
+  s.failures, s.wait, s.base = 0, 0, s.pace
+  if meaningful or partial then s.start, s.ok, s.idle, s.anew = s.reopened, 0, 0, 0
+  else s.idle = s.idle + late end
+  if first or not (meaningful or partial) then s.rest = min(s.rest, 1 / max(t.budget, 1e-9)) end
 end
 
 local function grow()
@@ -96,6 +99,7 @@ local function grow()
     local hold = max(s.pause, 4 * s.round_trip, 5e6, 8e6 / s.pace)
     local most = (s.pace < 0.75 * s.ceiling and 1 or 0.04) * 1e6 / (hold * s.pace)
     s.pace = min(s.pace * math.exp(min(growth, most) * t.accepted), 1e6)
+    if s.pace > 1.15 * s.base then s.base, s.start, s.ok, s.idle, s.anew = s.pace, now, 0, 0, 1 end
   end
 end
 

@@ -128,6 +128,22 @@ async fn eight_processes_use_one_quota() {
     }
 }
 
+/// What is in store there is used up before anything can be measured.
+#[tokio::test(start_paused = true)]
+async fn a_bucket_that_holds_two_calls_is_found() {
+    for hints in [HintStyle::None, HintStyle::RetryAfterSeconds] {
+        let upstream = upstream(bucket(10, 2), hints);
+        let mut sim = start(8, 16, Duration::ZERO, &upstream, |fleet| fleet);
+        sim.measure(180 * SECOND, 10.0).await;
+        let span = sim.measure(120 * SECOND, 10.0).await;
+        println!("{hints:?}: {span:?}");
+        assert!(
+            span.goodput >= 0.95 && span.refused <= 0.01 && span.turns_per_call <= 1.2,
+            "{hints:?} {span:?}"
+        );
+    }
+}
+
 /// A window of a minute, where nothing is left for long at a time.
 #[tokio::test(start_paused = true)]
 async fn a_window_is_measured() {
