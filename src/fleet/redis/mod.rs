@@ -27,7 +27,7 @@ const EXPIRE: Duration = Duration::from_secs(86_400);
 /// After that the connection is taken to be lost.
 const TIMEOUT: Duration = Duration::from_millis(500);
 
-static SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("turn.lua")));
+static SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("../turn.lua")));
 
 /// The names of the numbers that the script is given, in the order of [`numbers`].
 const NAMES: &str = "id want back epoch closed pace accepted late also_refused refused told round_trip input output \
