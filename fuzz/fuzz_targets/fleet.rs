@@ -5,7 +5,7 @@
 //!
 //! | line | |
 //! |---|---|
-//! | `r` and 13 numbers | the answer of the script |
+//! | `r` and 19 numbers | the answer of the script |
 //! | `n` and a text | what is published |
 //! | `t` and a number | so many milliseconds pass |
 //! | `c` | a call asks, and leaves if it may |
@@ -16,6 +16,7 @@
 
 /// Where the crate's files look for their neighbours.
 mod policy {
+    pub(crate) use tower_cooldown::policy::Answer;
     use std::time::Duration;
     use tokio::time::Instant;
 
@@ -24,11 +25,15 @@ mod policy {
     }
 }
 
+use tower_cooldown::{Cost, signal};
+
 #[path = "../../src/fleet"]
 mod fleet {
+    mod counters;
     mod learn;
     mod lease;
     mod ledger;
+    mod places;
     mod process;
     mod reply;
     mod snapshot;
@@ -44,6 +49,7 @@ mod fleet {
     use std::time::Duration;
     use tokio::time::Instant;
 
+    const CALL: crate::Cost = crate::Cost::one();
     const PATIENCE: Duration = Duration::from_millis(50);
     /// What was heard by two ways is the same time within this.
     const GRACE: Duration = Duration::from_millis(10);
@@ -124,10 +130,10 @@ mod fleet {
                 }
                 "t" => self.now += Duration::from_millis(rest.trim().parse::<u16>().unwrap_or(1).into()),
                 "c" => {
-                    let leaves = self.process.ask(now, now);
+                    let leaves = self.process.ask(now, now, CALL);
                     assert!(leaves <= now + CENTURIES);
                     if leaves <= now {
-                        self.process.depart(now, 1);
+                        self.process.depart(now, CALL);
                     }
                 }
                 "e" => {
@@ -146,14 +152,20 @@ mod fleet {
         }
     }
 
-    pub(crate) fn play(text: &str) {
+    fn play_with(text: &str, most: f64) {
         let now = Instant::now();
-        let rules = Rules { budget: 0.01, first_pace: 4.0, seeded: false };
+        let rules = Rules { budget: 0.01, first_pace: 4.0, seeded: false, most };
         let process = Process::new(1, rules, PATIENCE, now);
         let mut game = Game { process, now, epoch: 0.0 };
         for line in text.split('\n').take(64) {
             game.event(line);
         }
+    }
+
+    /// Without a bound on calls in flight, and with one.
+    pub(crate) fn play(text: &str) {
+        play_with(text, 0.0);
+        play_with(text, 3.0);
     }
 }
 

@@ -217,7 +217,7 @@ impl Process {
 
     /// The call that left at `at` was not sent.
     pub(super) fn recall(&mut self, at: Instant, cost: Cost) {
-        self.took_more(cost, Cost { input_tokens: 0, output_tokens: 0, ..cost });
+        self.took_more(cost, cost.input(0).output(0));
         self.landed(at);
         if self.take_number(at).is_some() {
             self.report.back += 1.0;

@@ -145,10 +145,10 @@ impl Process {
 /// Numbers in scripts have 53 bits.
 fn key(reading: &Reading) -> f64 {
     let unit = match reading.unit {
-        Unit::Requests | Unit::Other => 0,
         Unit::Tokens => 1,
         Unit::InputTokens => 2,
         Unit::OutputTokens => 3,
+        _ => 0,
     };
     (((reading.policy % (1 << 48)) + 1) * 4 + unit) as f64
 }
