@@ -8,7 +8,8 @@ Usage: cargo run --release --features redis --example fleet -- [FLAGS]
   --processes N   worker processes (default 8)
   --callers N     callers in each (default 16)
   --quota N       calls a second that the server allows, for all together (default 200)
-  --seconds N     how long to measure, after as much to warm up (default 30)
+  --seconds N     how long to measure, after as much to warm up (default 12, both ways at the same time; with
+                  --outage or --json 30, one after the other)
   --redis URL     a Redis or Valkey to use; default: a redis-server of its own, on a free port
   --outage        kills its own Redis with SIGKILL for 10 s in the middle
   --json          one JSON document on stdout, and nothing else there
@@ -36,7 +37,7 @@ impl Args {
             processes: 8,
             callers: 16,
             quota: 200,
-            seconds: 30,
+            seconds: 0,
             redis: None,
             outage: false,
             json: false,
@@ -83,6 +84,14 @@ impl Args {
         if args.outage && args.redis.is_some() && args.worker.is_none() {
             return Err("--outage kills a Redis of its own, not the one at --redis".to_owned());
         }
+        if args.seconds == 0 {
+            args.seconds = if args.at_once() { 12 } else { 30 };
+        }
         Ok(args)
+    }
+
+    /// To see what it is about, without waiting for long. What is to be measured well runs alone.
+    pub(crate) const fn at_once(&self) -> bool {
+        !self.outage && !self.json
     }
 }

@@ -58,8 +58,11 @@ struct Outage {
 }
 
 async fn run(args: &Args) -> Result<(), BoxError> {
-    let (shared, outage) = shared(args).await?;
-    let unshared = unshared(args).await?;
+    let ((shared, outage), unshared) = if args.at_once() {
+        tokio::try_join!(shared(args), unshared(args))?
+    } else {
+        (shared(args).await?, unshared(args).await?)
+    };
     if args.json {
         let mut report = json!({ "shared": shared.json(), "unshared": unshared.json() });
         if let Some(outage) = &outage {
@@ -72,8 +75,8 @@ async fn run(args: &Args) -> Result<(), BoxError> {
         println!("{report}");
         return Ok(());
     }
-    let Args { processes, callers, quota, .. } = args;
-    println!("{processes} processes, {callers} callers each, {quota} calls a second for all\n");
+    let Args { processes, callers, quota, seconds, .. } = args;
+    println!("{processes} processes, {callers} callers each, {quota} calls a second for all, {seconds} s\n");
     println!("             goodput  refused  failed  fairness  commands per call");
     for (name, figures) in [("shared", &shared), ("unshared", &unshared)] {
         println!(
