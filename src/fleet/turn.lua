@@ -256,7 +256,7 @@ local function give()
   first = max(s.next, s.closed, now)
   count = min(t.want, max(math.floor(s.pace * 0.1 / max(members, 1)), 1))
   if s.failures > 1 or (s.failures > 0 and s.measured == 0) then
-    if s.probe ~= 0 and s.probe ~= t.id and s.probe_until > now then
+    if s.probe ~= 0 and (s.probe ~= t.id or t.back <= 0) and s.probe_until > now then
       count, first, hold = 0, 0, s.probe_until - now
       return
     end

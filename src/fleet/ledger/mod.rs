@@ -144,7 +144,9 @@ impl Ledger {
         let mut first = self.next.max(self.closed).max(now);
         let mut count = turn.want.min(lease(self.pace, members));
         if self.is_probing() {
-            if self.probe != 0.0 && self.probe != turn.id as f64 && self.probe_until > now {
+            // Whoever sends it sends no other one meanwhile: a refusal may be sooner back than what was granted before.
+            let has_it_still = self.probe != turn.id as f64 || turn.back <= 0.0;
+            if self.probe != 0.0 && has_it_still && self.probe_until > now {
                 grant.hold = self.probe_until - now;
                 return;
             }

@@ -57,6 +57,10 @@ fn one_process_finds_out_and_another_one_does_if_it_is_silent() {
     assert_eq!((probe.count, probe.first), (1.0, 0.0));
     let other = ledger.turn(&ask(2, 5.0, 1.0), 2.0, &rules, now);
     assert_eq!((other.count, other.hold), (0.0, SECOND));
+    let again = ledger.turn(&ask(1, 5.0, 1.0), 2.0, &rules, now);
+    assert_eq!((again.count, again.hold), (0.0, SECOND), "one call");
+    let unused = Turn { back: 1.0, ..ask(1, 5.0, 1.0) };
+    assert_eq!(ledger.turn(&unused, 2.0, &rules, now).count, 1.0, "which was not sent");
     // It died.
     now += SECOND;
     let other = ledger.turn(&ask(2, 5.0, 1.0), 2.0, &rules, now);
