@@ -505,6 +505,26 @@ async fn a_departure_that_was_given_back_is_there_for_one_with_max_wait() {
     assert_eq!(upstream.times(), [0, 1000, 2000]);
 }
 
+/// The same where the call had been let go, and did not look before it was dropped.
+#[tokio::test(start_paused = true)]
+async fn so_is_one_that_was_not_taken() {
+    let upstream = Upstream::ok();
+    let layer = with_policy(every(secs(1))).max_wait(secs(2));
+    let service = layer.layer(upstream.clone());
+    let mut calls = call_all!(service, 0..3);
+    advance(secs(1)).await;
+    assert_pending!(calls[2].poll()); // lets the one before it go
+    let third = send(&service, 3);
+    settle().await;
+    drop(calls.remove(1));
+    assert_ready_ok!(calls[1].poll());
+    let (result, took) = send(&service, 4).await.unwrap();
+    result.unwrap();
+    assert_eq!(took, secs(2));
+    third.await.unwrap().0.unwrap();
+    assert_eq!(upstream.times(), [0, 1000, 2000, 3000]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_call_dropped_in_flight_is_on_record_as_cancelled() {
     let upstream = Upstream::new(|_| Reply::status(200).after(secs(60)));

@@ -6,7 +6,7 @@ mod support;
 use http::{Request, header::HOST};
 use std::hash::{Hash, Hasher};
 use support::{Reply, Upstream, UpstreamOf, every, is_ready, ms, request, secs, send, settle, unpaced};
-use tower::{BoxError, Layer, Service, ServiceExt};
+use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt};
 use tower_cooldown::{
     AdaptiveCooldownLayer,
     cooldown::{
@@ -68,6 +68,17 @@ async fn a_key_has_a_layer_of_its_own_with_real_readiness() {
     assert!(is_ready(&mut other));
     assert_eq!(layer.handle().get("/1").unwrap().snapshot().closed_for, Some(secs(30)));
     assert!(layer.handle().get("/3").is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_inner_service_gets_ready_whatever_the_key() {
+    let keyed = AdaptiveCooldownLayer::with_policy(unpaced()).keyed(by_path);
+    let service = ServiceBuilder::new().layer(keyed).concurrency_limit(1).service(Upstream::ok());
+    let (mut first, mut second) = (service.clone(), service);
+    assert!(is_ready(&mut first));
+    assert!(!is_ready(&mut second), "there is one permit");
+    first.call(request(1)).await.unwrap();
+    assert!(is_ready(&mut second));
 }
 
 #[tokio::test(start_paused = true)]

@@ -99,6 +99,19 @@ async fn the_time_spent_in_poll_ready_is_part_of_the_wait() {
     assert_eq!((wait.count, wait.sum), (1, secs(10)));
 }
 
+/// The handle looks at the gate again when that closes for longer, and its call has waited from the first look on.
+#[tokio::test(start_paused = true)]
+async fn so_is_the_time_before_the_gate_closed_for_longer() {
+    let layer = AdaptiveCooldownLayer::with_policy(unpaced());
+    layer.handle().cool_for(secs(10));
+    let call = send(&layer.layer(Upstream::ok()), 1);
+    sleep(secs(4)).await;
+    layer.handle().cool_for(secs(10));
+    assert_eq!(call.await.unwrap().1, secs(14));
+    let wait = layer.handle().statistics().snapshot().wait(WaitReason::Adaptive);
+    assert_eq!((wait.count, wait.sum), (1, secs(14)));
+}
+
 /// However a wait ends: what counts is when the call could have left.
 #[tokio::test(start_paused = true)]
 async fn how_late_calls_leave_that_waited() {

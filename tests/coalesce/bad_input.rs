@@ -293,7 +293,9 @@ async fn an_oversize_request_goes_alone_or_is_refused_and_blocks_nobody() {
     let rejecting = layer(10).max_weight(100, |item| *item).unwrap().oversize(Oversize::Reject);
     let service = rejecting.layer(inner.clone());
     let outcomes = ask_all(&service, [1, 1000, 3]).await;
-    assert!(matches!(outcomes[1], Err(BatchError::Oversize { items: 1, weight: 1000, .. })));
+    let error = outcomes[1].as_ref().unwrap_err();
+    assert!(matches!(error, BatchError::Oversize { items: 1, weight: 1000, .. }));
+    assert!(error.was_not_sent());
     assert_eq!(inner.batches(), [[1, 3]]);
     settle().await;
     assert_eq!(service.handle().held(), 0);
@@ -310,7 +312,9 @@ async fn a_full_waiting_room_makes_callers_wait_or_refuses_them() {
     let service = layer(2).capacity(2).unwrap().overflow(Overflow::Reject).layer(inner.clone());
     let outcomes = ask_all(&service, 0..3).await;
     assert_answered(&outcomes[..2], 0..2);
-    assert!(matches!(outcomes[2], Err(BatchError::Rejected)));
+    let error = outcomes[2].as_ref().unwrap_err();
+    assert!(matches!(error, BatchError::Rejected));
+    assert!(error.was_not_sent());
     assert_eq!(service.handle().held(), 0);
 }
 

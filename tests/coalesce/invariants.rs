@@ -114,6 +114,7 @@ async fn a_failed_batch_harms_no_other() {
     let outcomes = ask_all(&service, 0..8).await;
     assert!(matches!(&outcomes[..2], [Err(BatchError::Batch(a)), Err(BatchError::Batch(b))]
         if **a == Fault("broken") && std::sync::Arc::ptr_eq(a, b)));
+    assert!(!outcomes[0].as_ref().unwrap_err().was_not_sent());
     assert_answered(&outcomes[2..4], 2..4);
     assert!(outcomes[4..6].iter().all(|outcome| matches!(outcome, Err(BatchError::Panicked))));
     assert_answered(&outcomes[6..], 6..8);

@@ -238,12 +238,40 @@ async fn a_part_that_panics_or_fails_for_another_reason_fails_alone() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_left_of_a_split_is_not_sent_for_nobody() {
+    let inner = Inner::new(|sent| match sent.items.as_slice() {
+        [0, 1, 2, 3] => Reply::Fail("bad"),
+        _ => Reply::Echo(ms(10)),
+    });
+    let service = layer(4)
+        .split_when(|result: Result<&_, &Fault>| result.is_err())
+        .on_abandon(Abandon::Cancel)
+        .layer(inner.clone());
+    let mut calls: Vec<_> = (0..4).map(|item| ask(&service, item)).collect();
+    settle().await;
+    calls.drain(2..).for_each(|call| call.abort());
+    for call in calls {
+        call.await.unwrap().unwrap();
+    }
+    settle().await;
+    assert_eq!(inner.batches(), [vec![0, 1, 2, 3], vec![0, 1]]);
+    assert_eq!((tasks(), service.handle().held()), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn each_request_may_fail_alone() {
     let answers = || vec![Ok(Answer(0)), Err(Fault("this one")), Ok(Answer(2))];
     let inner = Inner::new(move |_| Reply::Give(answers(), ms(1)));
     let outcomes = ask_all(&coalesce(&inner, 3), 0..3).await;
     assert!(matches!(&outcomes[1], Err(BatchError::Item(Fault("this one")))));
     assert!(outcomes[0].is_ok() && outcomes[2].is_ok());
+}
+
+/// Dashboards and alerts go by them.
+#[test]
+fn triggers_keep_their_names() {
+    let names = ["items", "weight", "tick", "linger", "idle", "exhausted", "flush", "drain", "alone"];
+    assert_eq!(Trigger::ALL.map(Trigger::as_str), names);
 }
 
 #[tokio::test(start_paused = true)]
