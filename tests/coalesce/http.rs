@@ -312,6 +312,25 @@ async fn streams_and_unknown_requests_pass_through_untouched() {
     assert!(stream.oneshot(request).await.is_ok());
 }
 
+/// Whoever sends them on frames them by that.
+#[tokio::test(start_paused = true)]
+async fn bodies_say_how_long_they_are_and_when_they_end() {
+    let server = Server::new(openai);
+    let service = layer(OpenAiEmbeddings).layer(server.service());
+    let through = post("/v1/embeddings", &json!({ "model": "small", "input": "c", "stream": true }));
+    let requests = [embed("a"), embed("b"), through];
+    for answer in join_all(requests.map(|request| service.clone().oneshot(request))).await {
+        let mut body = answer.unwrap().into_body();
+        assert!(!body.is_end_stream());
+        let length = body.size_hint().exact().unwrap();
+        let data = body.frame().await.unwrap().unwrap().into_data().unwrap();
+        assert_eq!(data.len() as u64, length);
+        assert!(body.is_end_stream());
+        assert_eq!(body.size_hint().exact(), Some(0));
+    }
+    assert_eq!(server.bodies().len(), 2);
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_is_too_large_to_join_passes_through_and_a_huge_answer_is_an_error() {
     let server = Server::new(openai);
