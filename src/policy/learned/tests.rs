@@ -126,6 +126,22 @@ fn a_flight_of_refusals_is_one_event() {
 }
 
 #[test]
+fn a_first_wait_is_tried_shorter_where_it_was_enough_and_only_there() {
+    let (mut learned, time) = (seeded(10, 1), Time::new());
+    let mut calls = |signals: &[&Signal]| {
+        for signal in signals {
+            call(&mut learned, &time, 0.0, signal);
+        }
+        learned.first_wait
+    };
+    let too_short = calls(&[&ACCEPTED, &ACCEPTED, &THROTTLED, &THROTTLED]);
+    assert!(too_short >= 0.1, "{too_short}");
+    assert_eq!(calls(&[&ACCEPTED, &ACCEPTED]), too_short, "it had not been enough");
+    let enough = calls(&[&THROTTLED, &ACCEPTED]);
+    assert!((enough - 0.85 * too_short).abs() < 1e-9, "{enough} after {too_short}");
+}
+
+#[test]
 fn a_late_refusal_closes_only_if_it_says_until_when() {
     let (mut learned, time) = (seeded(10, 1), Time::new());
     learned.depart(time.at(0.0), Cost::one());
