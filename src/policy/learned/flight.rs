@@ -99,3 +99,44 @@ impl Flight {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    /// So many leave, and then all are answered.
+    fn wave(flight: &mut Flight, calls: u32, at: Instant) {
+        (0..calls).for_each(|_| flight.depart(at));
+        (0..calls).for_each(|_| flight.left());
+    }
+
+    #[test]
+    fn what_is_crowded_depends_on_how_much_their_number_varies() {
+        let (mut flight, start) = (Flight::default(), Instant::now());
+        for n in 0..100 {
+            wave(&mut flight, 9, start + Duration::from_secs(n));
+        }
+        assert!((4.0..6.0).contains(&flight.mean), "of 1 to 9: {}", flight.mean);
+        assert!((2.0..2.5).contains(&flight.deviation), "20 in 9: {}", flight.deviation);
+        let later = start + Duration::from_secs(1000);
+        wave(&mut flight, 7, later);
+        assert!(flight.crowded.iter().flatten().all(|(at, _)| *at != later), "{flight:?}");
+        wave(&mut flight, 12, later);
+        assert!(flight.crowded.contains(&Some((later, 12))), "{flight:?}");
+    }
+
+    #[test]
+    fn a_refusal_while_the_bound_is_used_up_lowers_it_and_another_raises_doubts() {
+        let bounded = |mean| Flight { cap: Some(10), suspicion: CERTAIN, mean, ..Flight::default() };
+        let mut full = bounded(9.5);
+        assert!(full.refused(Instant::now(), false));
+        assert_eq!((full.cap, full.tries), (Some(9), 1));
+        assert!(full.refused(Instant::now(), false));
+        assert_eq!((full.cap, full.tries), (Some(8), 2));
+
+        let mut few = bounded(3.0);
+        assert!(!few.refused(Instant::now(), false));
+        assert_eq!((few.cap, few.suspicion), (Some(10), CERTAIN - 2));
+    }
+}

@@ -74,3 +74,19 @@ impl Pace {
         Self { open_at: None, ..self }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn how_much_longer_it_is_closed() {
+        let (mut pace, now) = (Pace::new(1), Instant::now());
+        let at = |seconds| later(now, secs(seconds));
+        assert_eq!(pace.until(at(5.0), now), 5.0);
+        pace.close(at(3.0));
+        assert_eq!(pace.until(at(5.0), now), 2.0);
+        assert_eq!(pace.until(at(2.0), now), 0.0);
+        assert_eq!(pace.until(at(5.0), at(4.0)), 1.0);
+    }
+}

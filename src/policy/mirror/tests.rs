@@ -110,6 +110,18 @@ fn a_success_that_used_up_the_last_one_closes_until_the_reset() {
 }
 
 #[test]
+fn of_a_window_that_slides_the_last_one_may_leave_and_no_other() {
+    let next = |limit, remaining| {
+        let mut world = World::new(unpaced());
+        world.call(0.0, &with_window(limit, remaining, 30.0, 60));
+        world.departure(2.0)
+    };
+    assert_eq!(next(60, 1), 2.0);
+    assert_eq!(next(60, 0), 30.1);
+    assert_eq!(next(0, 0), 30.1);
+}
+
+#[test]
 fn at_the_reset_one_call_finds_out() {
     let mut world = World::new(unpaced());
     world.call(0.0, &told(10, 0, 30.0));
