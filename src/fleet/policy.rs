@@ -220,3 +220,42 @@ impl Process {
         duration(self.alone.turn(turn, 1.0, &rules, now).known.closed)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{fleet::ledger::Rules, signal::Signal};
+
+    /// The whole fleet hears of it, but for a refusal of its quota that does not say for how long: the ledger knows that.
+    #[test]
+    fn how_long_which_refusal_closes_the_gate() {
+        const TOLD: Duration = Duration::from_secs(7);
+        let now = Instant::now();
+        let told = Some(Closing::told(TOLD));
+        for (verdict, current, by_itself, told) in [
+            (Verdict::Overloaded, true, Some(Closing::adaptive(BUSY)), told),
+            (Verdict::Overloaded, false, None, told),
+            (Verdict::Exhausted, true, Some(Closing::told(EXHAUSTED)), told),
+            (Verdict::Exhausted, false, None, told),
+            (Verdict::Throttled, true, Some(Closing::adaptive(FIRST_WAIT)), told),
+            (Verdict::Throttled, false, None, told),
+            (Verdict::Failed, true, None, None),
+            (Verdict::Rejected, true, None, None),
+        ] {
+            let refusal = Signal::new(verdict);
+            for (signal, closing) in [(refusal, by_itself), (refusal.retry_after(TOLD), told)] {
+                let rules = Rules { budget: 0.01, first_pace: 100.0, seeded: true, most: 0.0 };
+                let mut process = Process::new(7, rules, Duration::from_millis(50), now);
+                process.depart(now, Cost::one());
+                process.mode = Mode::Shared;
+                let answer = Answer { current, ..Answer::new(&signal, now, now) };
+                assert_eq!(process.answered(&answer), closing, "{signal:?}, current: {current}");
+                let of_quota = closing == Some(Closing::adaptive(FIRST_WAIT));
+                let heard = closing.filter(|_| !of_quota).map_or(0.0, |closing| micros(closing.wait));
+                assert_eq!(process.report.told, heard, "{signal:?}, current: {current}");
+                let refused = f64::from(verdict == Verdict::Throttled && current);
+                assert_eq!(process.report.refused, refused, "{signal:?}, current: {current}");
+            }
+        }
+    }
+}
