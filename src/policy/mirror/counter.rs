@@ -388,3 +388,51 @@ fn seconds(seconds: f64) -> Duration {
     const TEN_YEARS: f64 = 10.0 * 366.0 * 86_400.0;
     Duration::from_secs_f64(if seconds.is_finite() { seconds.clamp(0.0, TEN_YEARS) } else { TEN_YEARS })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reading(unit: Unit, remaining: u64, reset: u64) -> Reading {
+        let mut reading = Reading::new(unit);
+        (reading.limit, reading.remaining) = (Some(100), Some(remaining));
+        reading.reset = Some(Duration::from_secs(reset));
+        reading
+    }
+
+    /// The counter after one call that left at the beginning, and one that left so many seconds later and was answered at
+    /// once.
+    fn told_twice(first: Reading, after: f64, second: Reading) -> Counter {
+        let now = Instant::now();
+        let mut counter = Counter::new(&first, first.remaining.unwrap(), now, now);
+        let then = later(now, seconds(after));
+        counter.read(&second, (then, then), Some(Cost::one()), &Flight::default(), 0.01);
+        counter
+    }
+
+    #[test]
+    fn what_came_back_at_the_reset_and_nothing_else_is_a_window() {
+        let refills = |first, after, second| {
+            let [first, second] = [first, second].map(|(left, reset)| reading(Unit::Requests, left, reset));
+            told_twice(first, after, second).refills
+        };
+        assert!(refills((10, 60), 60.5, (99, 60)));
+        assert!(!refills((10, 60), 40.0, (99, 60)), "not at the reset");
+        assert!(!refills((99, 60), 60.5, (99, 60)), "nothing had been taken");
+        assert!(!refills((10, 60), 60.5, (99, 30)), "a bucket that is nearly full again");
+        assert!(refills((10, 60), 60.5, (99, 31)));
+    }
+
+    #[test]
+    fn what_a_call_took_in_truth_counts_unless_the_server_told_since() {
+        let now = Instant::now();
+        let mut counter = Counter::new(&reading(Unit::Tokens, 90, 60), 90, now, now);
+        let tokens = |tokens| Cost { input_tokens: tokens, ..Cost::one() };
+        counter.settle(now, tokens(10), tokens(40));
+        assert_eq!(counter.left, 90.0, "the answer to that call told it");
+        counter.settle(later(now, seconds(1.0)), tokens(10), tokens(40));
+        assert_eq!(counter.left, 60.0);
+        counter.settle(later(now, seconds(1.0)), tokens(90), tokens(10));
+        assert_eq!(counter.left, 100.0, "and no more than there can be");
+    }
+}
