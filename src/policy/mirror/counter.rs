@@ -424,6 +424,43 @@ mod tests {
     }
 
     #[test]
+    fn a_counter_that_is_full_says_nothing_of_what_comes_in() {
+        let now = Instant::now();
+        let mut counter = Counter::new(&reading(Unit::Requests, 10, 0), 10, now, now);
+        for (after, left) in
+            [(31.0, 40), (62.0, 70), (76.0, 84), (83.0, 91), (87.0, 95), (90.0, 98), (124.0, 99)]
+        {
+            let at = later(now, seconds(after));
+            counter.read(
+                &reading(Unit::Requests, left, 0),
+                (at, at),
+                Some(Cost::one()),
+                &Flight::default(),
+                0.0,
+            );
+        }
+        assert!((counter.inflow.least() - 1.0).abs() < 1e-9, "one a second: {:?}", counter.inflow);
+    }
+
+    #[test]
+    fn a_reset_that_is_told_a_little_later_is_the_same() {
+        let now = Instant::now();
+        let mut counter = Counter::new(&reading(Unit::Requests, 10, 60), 10, now, now);
+        counter.jitter = 0.25;
+        let is_same = |late| counter.is_same_reset(now, later(now, seconds(late)));
+        assert!(is_same(0.0) && is_same(1.9) && !is_same(2.0) && !is_same(3.0));
+        assert!(!counter.is_same_reset(later(now, seconds(1.0)), now), "one that is told earlier");
+    }
+
+    #[test]
+    fn a_refusal_while_enough_is_left_has_another_reason() {
+        let now = Instant::now();
+        let counter = Counter::new(&reading(Unit::Requests, 10, 60), 10, now, now);
+        let explains = |left| counter.clone().refused(&reading(Unit::Requests, left, 60), now, Cost::one());
+        assert!(explains(0) && !explains(1));
+    }
+
+    #[test]
     fn what_a_call_took_in_truth_counts_unless_the_server_told_since() {
         let now = Instant::now();
         let mut counter = Counter::new(&reading(Unit::Tokens, 90, 60), 90, now, now);
