@@ -458,6 +458,12 @@ mod tests {
         let counter = Counter::new(&reading(Unit::Requests, 10, 60), 10, now, now);
         let explains = |left| counter.clone().refused(&reading(Unit::Requests, left, 60), now, Cost::one());
         assert!(explains(0) && !explains(1));
+
+        let mut small = Counter::new(&Reading::new(Unit::Requests), 4, now, now);
+        for _ in 0..10 {
+            assert!(small.refused(&reading(Unit::Requests, 0, 60), now, Cost::one()));
+        }
+        assert_eq!(small.reserve, 2.0, "half of it can be used at least");
     }
 
     #[test]
