@@ -147,6 +147,36 @@ mod tests {
     }
 
     #[test]
+    fn what_calls_took_in_truth_came_in_as_well() {
+        let start = Instant::now();
+        let mut inflow = Inflow::new(start, 100.0);
+        for n in 1..=16_u8 {
+            inflow.take(1.0);
+            inflow.settle(9.0);
+            inflow.measure(start + Duration::from_secs(n.into()), 100.0, 0.0, false);
+        }
+        assert!((inflow.least() - 10.0).abs() < 1e-9, "{inflow:?}");
+    }
+
+    #[test]
+    fn while_the_counter_is_full_only_more_than_was_thought_counts() {
+        let start = Instant::now();
+        let mut inflow = Inflow::new(start, 0.0);
+        // Ten seconds each: the counter before and after, and what is thought to come in a second.
+        for (n, (gain, is_full, least)) in
+            [(10.0, false, 0.0), (10.0, false, 1.0), (5.0, true, 1.0), (20.0, true, 1.0), (20.0, true, 1.0)]
+                .into_iter()
+                .enumerate()
+        {
+            let left = inflow.left + gain;
+            inflow.calls = CALLS;
+            inflow.measure(start + Duration::from_secs(10 * (n as u64 + 1)), left, 0.0, is_full);
+            assert_eq!(inflow.least(), least, "{n}");
+        }
+        assert_eq!(inflow.likely(), 2.0, "{inflow:?}");
+    }
+
+    #[test]
     fn too_few_measurements_say_nothing() {
         assert_eq!(measured((1..=9).map(|second| (f64::from(second), 0.0))).likely(), 0.0);
     }
