@@ -136,6 +136,15 @@ fn opik_tells_the_reset_in_milliseconds_from_now() {
     assert_ne!(key("get-spans"), key("get-traces"));
 }
 
+/// So that a counter is the same whether an answer has it under the one name or the other.
+#[test]
+fn a_counter_that_is_named_by_its_unit_alone_has_no_other_name() {
+    for name in ["x-ratelimit-remaining", "x-ratelimit-remaining-requests", "x-ratelimit-remaining-tokens"] {
+        assert_eq!(one_reading(&answer(200, &format!("{name}: 5"))).policy, 0, "{name}");
+    }
+    assert_ne!(one_reading(&answer(200, "x-ratelimit-remaining-project-tokens: 5")).policy, 0);
+}
+
 #[test]
 fn jira_that_lets_nobody_in_is_not_waited_for() {
     let signal = answer(

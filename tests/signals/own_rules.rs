@@ -3,7 +3,7 @@
 use super::{ms, response, secs};
 use http::Response;
 use std::convert::Infallible;
-use tower_cooldown::signal::{Classify, HttpClassifier, Signal, Verdict};
+use tower_cooldown::signal::{Classify, HttpClassifier, Rejected, Signal, Verdict};
 
 type Answer<'a, 'e> = Result<&'a Response<()>, &'e Infallible>;
 
@@ -91,4 +91,10 @@ fn responses_of_reqwest_are_read_like_others() {
     assert!(signal.hints.readings.as_slice()[0].is_exhausted());
     Classify::<_, reqwest::Error>::attach(&classifier, &mut answer, 7_u8);
     assert_eq!(answer.extensions().get::<u8>(), Some(&7));
+
+    let mut rejected = response(429, "").map(|()| "a gate further in says so");
+    rejected.extensions_mut().insert(Rejected::new(secs(9)));
+    let rejected = reqwest::Response::from(rejected);
+    let signal = classifier.classify(Ok::<_, &reqwest::Error>(&rejected));
+    assert_eq!((signal.verdict, signal.hints.retry_after), (Verdict::Rejected, Some(secs(9))));
 }
