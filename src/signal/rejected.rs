@@ -37,3 +37,15 @@ impl fmt::Display for Rejected {
 }
 
 impl Error for Rejected {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_in_whole_seconds_is_never_too_short() {
+        for (millis, secs) in [(0, 1), (1, 1), (1000, 1), (1001, 2), (2999, 3), (3000, 3)] {
+            assert_eq!(Rejected::new(Duration::from_millis(millis)).retry_after_secs(), secs, "{millis} ms");
+        }
+    }
+}

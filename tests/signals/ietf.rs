@@ -49,6 +49,17 @@ fn partitions_are_counters_of_their_own() {
     let key = |partition| one(&answer(200, &format!(r#"RateLimit: "peruser";r=5;pk=:{partition}:"#))).policy;
     assert_ne!(key("c2Rm"), key("c2Rn"));
     assert_eq!(key("c2Rm"), key("c2Rm"));
+    // A policy with a partition is not that of another one.
+    for (policy, limit, quota) in [
+        (";pk=:c2Rm:", ";pk=:c2Rm:", Some(100)),
+        (";pk=:c2Rm:", ";pk=:c2Rn:", None),
+        ("", ";pk=:c2Rm:", Some(100)),
+        (";pk=:c2Rm:", "", Some(100)),
+    ] {
+        let signal =
+            answer(200, &format!("RateLimit-Policy: \"user\";q=100{policy}\nRateLimit: \"user\";r=5{limit}"));
+        assert_eq!(one(&signal).limit, quota, "{policy} {limit}");
+    }
 }
 
 #[test]
