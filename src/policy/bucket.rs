@@ -97,3 +97,16 @@ impl Bucket {
         self.full_at = Some(settled(full_at).max(fullest));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_go_into_64_bits_is_as_exact() {
+        // 100 windows of 10⁹ seconds, in nanoseconds, are more.
+        let bucket = Bucket::new(50, Duration::from_secs(1_000_000_000), 1);
+        assert_eq!(bucket.refill(100), Duration::from_secs(2_000_000_000));
+        assert_eq!(bucket.refill(1), Duration::from_secs(20_000_000));
+    }
+}

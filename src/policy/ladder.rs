@@ -372,4 +372,12 @@ mod tests {
         ladder.answered(&answer(Verdict::Throttled, now));
         assert!(ladder.departure(now, Cost::one()).at > now + Duration::from_secs(1_000_000));
     }
+
+    #[test]
+    fn its_rate_is_that_of_calls_which_are_always_there() {
+        let ladder = |calls, wait| Ladder::new().pace(calls, ms(2000), wait).unwrap();
+        assert_eq!(Ladder::new().rate(), Some(2.0));
+        assert_eq!(ladder(3, ms(500)).rate(), Some(6.0));
+        assert_eq!(ladder(3, ms(0)).rate(), None);
+    }
 }

@@ -119,3 +119,26 @@ impl Log {
         self.stamps.len()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn its_rate_is_that_of_calls_which_are_always_there() {
+        assert_eq!(Log::new(120, MINUTE).rate(), 2.0);
+    }
+
+    #[test]
+    fn what_took_more_than_was_booked_is_free_with_its_call() {
+        let (start, second) = (Instant::now(), Duration::from_secs(1));
+        let mut log = Log::new(10, MINUTE);
+        log.depart(start, 3);
+        log.depart(start + second, 5);
+        log.settle(start, 3, 5);
+        assert_eq!(log.free_at(5), Some(start + MINUTE));
+        assert_eq!(log.free_at(6), Some(start + second + MINUTE));
+    }
+}

@@ -274,3 +274,41 @@ pub(crate) fn later(at: Instant, wait: Duration) -> Instant {
     const FAR: Duration = Duration::from_secs(60 * 60 * 24 * 365 * 30);
     at.checked_add(wait.min(FAR)).unwrap_or(at)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Clone, Debug)]
+    struct Least;
+
+    impl Policy for Least {
+        fn departure(&self, arrived: Instant, _: Cost) -> Departure {
+            Departure::now(arrived)
+        }
+
+        fn depart(&mut self, _: Instant, _: Cost) {}
+
+        fn answered(&mut self, _: &Answer<'_>) -> Option<Closing> {
+            None
+        }
+
+        fn reset(&mut self) {}
+    }
+
+    #[test]
+    fn a_policy_that_says_the_least_hears_everything_and_bounds_nothing() {
+        assert_eq!((Least.rate(), Least.max_in_flight()), (None, None));
+        assert!(Least.needs_success());
+        assert!(!Least.has_room_for(1, Instant::now()));
+        assert!(!Least.trusts_readings() && !Least.keeps_counters());
+    }
+
+    #[test]
+    fn a_time_that_is_too_far_away_is_in_thirty_years() {
+        let now = Instant::now();
+        let years = |years: u64| Duration::from_secs(years * 365 * 86_400);
+        assert_eq!(later(now, Duration::MAX), now + years(30));
+        assert_eq!(later(now, years(29)), now + years(29));
+    }
+}

@@ -142,11 +142,13 @@ mod tests {
     #[test]
     fn time_in_which_less_was_asked_for_proves_no_ceiling_wrong() {
         let now = Instant::now();
-        for (idle, ceiling) in [(0.0, 11.0), (10.0, 10.0)] {
+        for (time, idle, ceiling) in
+            [(12.0, 0.0, 11.0), (12.0, 10.0, 10.0), (5.5, 0.0, 11.0), (5.5, 1.0, 10.0)]
+        {
             let mut climb = Climb::new();
             climb.start(10.0, now);
             climb.idle(idle);
-            climb.grow(later(now, secs(12.0)), 11.0, 5.0, 0.01);
+            climb.grow(later(now, secs(time)), 11.0, 5.0, 0.01);
             assert!((climb.ceiling - ceiling).abs() < 1e-9, "{climb:?}");
         }
     }

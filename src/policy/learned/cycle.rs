@@ -210,7 +210,7 @@ mod tests {
         // 10 a second for a minute, then 4 a second.
         let times = (0..600).map(|k| f64::from(k) * 0.1).chain((0..240).map(|k| 60.0 + f64::from(k) * 0.25));
         for time in times {
-            cycle.depart(at(start, time), 0.0, 10.0);
+            cycle.depart(at(start, time), 0.0, 9.99);
             cycle.granted(at(start, time), 1);
         }
         cycle.close(at(start, 120.0), at(start, 120.0), false);
@@ -229,6 +229,22 @@ mod tests {
         }
         cycle.close(at(start, 100.0), at(start, 100.0), false);
         let measured = cycle.reopen(at(start, 100.0)).unwrap();
+        assert!((measured.rate - 1.0).abs() < 1e-9, "{measured:?}");
+    }
+
+    #[test]
+    fn nor_does_it_where_it_lies_in_the_first_half() {
+        let start = Instant::now();
+        let mut cycle = Cycle::default();
+        // A call a second; but from the third to the fourth a minute in which nobody asked.
+        for (call, idle) in (0..60).map(|call| (call, if call == 3 { 60.0 } else { 0.0 })) {
+            let time = at(start, f64::from(call) + if call < 3 { 0.0 } else { 60.0 });
+            cycle.depart(time, idle, 70.0);
+            cycle.granted(time, 1);
+        }
+        assert!(cycle.early.start.is_some());
+        cycle.close(at(start, 120.0), at(start, 120.0), false);
+        let measured = cycle.reopen(at(start, 120.0)).unwrap();
         assert!((measured.rate - 1.0).abs() < 1e-9, "{measured:?}");
     }
 }

@@ -228,6 +228,13 @@ impl Learned {
     fn hold(&self) -> f64 {
         self.memory.max(4.0 * self.round_trip).max(8.0 / self.rate)
     }
+
+    /// The length of half a [`Cycle`], in seconds: enough calls to measure by, and where the gate was closed for long,
+    /// several of the times in which that happens.
+    fn half(&self) -> f64 {
+        let hold = self.hold();
+        hold.max(32.0 / self.rate).max((20.0 * self.climb.pause()).min(3.0 * hold))
+    }
 }
 
 impl Default for Learned {
@@ -248,9 +255,7 @@ impl Policy for Learned {
         let late = self.pace.depart(at, cost.requests, self.pace());
         self.paced = late.is_none();
         let idle = late.unwrap_or(0.0);
-        let hold = self.hold();
-        let half = hold.max(32.0 / self.rate).max((20.0 * self.climb.pause()).min(3.0 * hold));
-        self.cycle.depart(at, idle, if self.starting { f64::INFINITY } else { half });
+        self.cycle.depart(at, idle, if self.starting { f64::INFINITY } else { self.half() });
         self.climb.idle(idle);
         self.flight.depart(at);
         if self.probe == Probe::Next {

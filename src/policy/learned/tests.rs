@@ -205,6 +205,58 @@ fn without_a_budget_the_rate_never_grows() {
 }
 
 #[test]
+fn not_even_when_it_has_fallen_far() {
+    let mut learned = seeded(100, 1).budget(0.0).unwrap();
+    let time = Time::new();
+    for _ in 0..20 {
+        call(&mut learned, &time, 0.0, &ACCEPTED);
+    }
+    call(&mut learned, &time, 0.0, &THROTTLED.retry_after(Duration::from_secs(20)));
+    call(&mut learned, &time, 0.0, &ACCEPTED);
+    let fallen = learned.rate().unwrap();
+    assert!(fallen < 2.0, "20 in 20 s: {fallen}");
+    for _ in 0..1000 {
+        call(&mut learned, &time, 0.0, &ACCEPTED);
+    }
+    assert_eq!(learned.rate(), Some(fallen));
+}
+
+#[test]
+fn before_the_first_refusal_an_eighth_of_what_was_granted_is_in_flight() {
+    let (mut learned, time) = (Learned::new(), Time::new());
+    // As many as there would be with callers enough.
+    for _ in 0..1000 {
+        learned.flight.depart(time.at(0.0));
+        if learned.flight.now() > 100 {
+            learned.flight.left();
+        }
+    }
+    for (granted, in_flight) in [(24, 4.0), (80, 10.0), (800, 100.0), (80_000, 400.0)] {
+        (learned.granted, learned.paced) = (granted, true);
+        learned.round_trip = 0.5;
+        learned.accepted(&Answer::new(&ACCEPTED, time.at(0.0), time.at(0.5)));
+        assert!((learned.rate * 0.5 / in_flight - 1.0).abs() < 0.05, "{granted}: {}", learned.rate);
+    }
+}
+
+#[test]
+fn half_a_cycle_is_long_enough_to_measure_by() {
+    let half = |rate, memory, pause| {
+        let mut learned = Learned::new();
+        (learned.rate, learned.memory) = (rate, memory);
+        let (granted, refused, outage, run) = (0, 1, pause, 0.0);
+        let measured =
+            cycle::Measured { rate, granted, refused, outage, run, pause, reopened: Instant::now() };
+        learned.climb.reopened(&measured, rate, 0.01);
+        learned.half()
+    };
+    assert_eq!(half(10.0, 0.0, 0.0), 3.2, "32 calls");
+    assert_eq!(half(10.0, 9.0, 0.0), 9.0, "in which a rate that is too high is refused");
+    assert_eq!(half(10.0, 9.0, 1.0), 20.0, "of which the gate was closed for a twentieth");
+    assert_eq!(half(10.0, 9.0, 5.0), 27.0, "and no more than three times as long");
+}
+
+#[test]
 fn other_failures_do_not_move_the_rate() {
     let (mut learned, time) = (seeded(10, 1), Time::new());
     let before = learned.rate();
@@ -228,8 +280,10 @@ fn a_limit_on_calls_in_flight_is_learned_where_the_refusal_says_so() {
     for n in 0..11 {
         learned.depart(time.at(f64::from(n) / 100.0), Cost::one());
     }
+    learned.round_trip = 0.25;
     learned.answered(&Answer::new(&concurrency, time.at(0.1), time.at(0.2)));
     assert_eq!(learned.max_in_flight(), Some(10));
+    assert_eq!(learned.rate(), Some(80.0), "twice what ten can do, so that it is out of their way");
 }
 
 #[test]

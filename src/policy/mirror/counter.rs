@@ -478,4 +478,59 @@ mod tests {
         counter.settle(later(now, seconds(1.0)), tokens(90), tokens(10));
         assert_eq!(counter.left, 100.0, "and no more than there can be");
     }
+
+    #[test]
+    fn where_little_is_left_of_a_window_it_is_waited_for_what_does_not_come_soon() {
+        let now = Instant::now();
+        let mut first = reading(Unit::Requests, 0, 60);
+        first.window = Some(Duration::from_secs(10));
+        let mut counter = Counter::new(&first, 0, now, now);
+        counter.jitter = 0.1;
+        let is_waited_for = |probe: f64| {
+            let probe = later(now, seconds(probe));
+            Counter { probe, ..counter.clone() }.free_at(Cost::one()) == probe
+        };
+        // Three calls of 9.9 a second, twice the rounding of resets, four times the jitter: 2.703 s.
+        assert!(!is_waited_for(2.65));
+        assert!(is_waited_for(2.75));
+    }
+
+    #[test]
+    fn a_single_reading_does_not_make_it_another_kind_of_counter() {
+        let now = Instant::now();
+        let mut counter = Counter::new(&Reading::new(Unit::Requests), 100, now, now);
+        counter.alike = 2 * ALIKE;
+        for (left, usable) in [(50, false), (50, false), (50, false), (50, false), (50, true)] {
+            let mut reading = Reading::new(Unit::Requests);
+            reading.remaining = Some(left);
+            counter.read(&reading, (now, now), None, &Flight::default(), 0.1);
+            assert_eq!(counter.is_usable(0.1), usable, "{}", counter.alike);
+        }
+    }
+
+    #[test]
+    fn a_window_of_which_less_than_half_is_there_after_its_reset_did_not_begin_anew() {
+        for (left, refills) in [(30, false), (48, false), (60, true)] {
+            let now = Instant::now();
+            let mut counter = Counter::new(&reading(Unit::Requests, 10, 60), 10, now, now);
+            (counter.refills, counter.rolled) = (true, Some(now));
+            let then = later(now, seconds(1.0));
+            let told = reading(Unit::Requests, left, 60);
+            counter.read(&told, (then, then), Some(Cost::one()), &Flight::default(), 0.01);
+            assert_eq!(counter.refills, refills, "{left}");
+        }
+    }
+
+    #[test]
+    fn one_that_is_half_full_says_what_comes_in() {
+        let now = Instant::now();
+        let mut counter = Counter::new(&reading(Unit::Requests, 10, 0), 10, now, now);
+        // One a second, half, and less and less.
+        for (after, left) in [(31.0, 40), (62.0, 55), (93.0, 60)] {
+            let at = later(now, seconds(after));
+            let told = reading(Unit::Requests, left, 0);
+            counter.read(&told, (at, at), Some(Cost::one()), &Flight::default(), 0.0);
+        }
+        assert!((counter.inflow.least() - 6.0 / 31.0).abs() < 1e-9, "{:?}", counter.inflow);
+    }
 }

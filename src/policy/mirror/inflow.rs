@@ -195,6 +195,12 @@ mod tests {
             inflow.told(missing, Duration::from_secs_f64(missing / 10.0));
         }
         assert!((9.9..10.1).contains(&inflow.least()), "{inflow:?}");
+        // Four missing are enough.
+        let mut inflow = Inflow::new(Instant::now(), 0.0);
+        for missing in [4.0, 8.0, 16.0] {
+            inflow.told(missing, Duration::from_secs_f64(missing / 10.0));
+        }
+        assert_eq!((inflow.len, inflow.is_bucket), (2, true), "{inflow:?}");
         // In a window it does not.
         let mut inflow = Inflow::new(Instant::now(), 0.0);
         for used in 5..60 {

@@ -145,6 +145,39 @@ fn a_reset_at_once_closes_for_a_second() {
 }
 
 #[test]
+fn a_counter_at_zero_for_a_second_or_less_closes_nothing() {
+    let closing = |reset| World::new(unpaced()).call(0.0, &told(10, 0, reset));
+    assert_eq!(closing(1.0), None);
+    assert_eq!(closing(1.5), Some(Closing::told(Duration::from_millis(1500))));
+}
+
+#[test]
+fn of_what_the_policy_and_the_counters_say_the_longer_closing_counts() {
+    let closing = |reset| World::new(Box::new(Ladder::new())).call(0.0, &refused(10, 0, reset));
+    assert_eq!(closing(1.2), Some(Closing::adaptive(Duration::from_millis(1500))));
+    assert_eq!(closing(30.0), Some(Closing::told(Duration::from_secs(30))));
+}
+
+#[test]
+fn calls_that_left_an_eighth_of_an_answers_time_apart_are_told_apart() {
+    let mut world = World::new(unpaced());
+    world.call(0.0, &told(100, 99, 60.0));
+    let in_flight = |world: &World, departed| {
+        let flight = &world.mirrored.told.as_ref().unwrap().flight;
+        flight.since(world.at(departed), Unit::Requests)
+    };
+    // An answer takes a tenth of a second.
+    for at in [1.0, 1.05, 1.10, 1.15] {
+        world.depart(at);
+    }
+    assert_eq!(in_flight(&world, 1.15), 2.0, "and one that may have been overtaken");
+    for at in [2.0, 2.01, 2.012] {
+        world.depart(at);
+    }
+    assert_eq!(in_flight(&world, 2.012), 4.0, "together, and the one before");
+}
+
+#[test]
 fn nothing_is_held_back_for_longer_than_ten_minutes() {
     let mut world = World::new(unpaced());
     let closing = world.call(0.0, &told(1000, 0, 86_400.0));
