@@ -380,4 +380,15 @@ mod tests {
         assert_eq!(ladder(3, ms(500)).rate(), Some(6.0));
         assert_eq!(ladder(3, ms(0)).rate(), None);
     }
+
+    #[test]
+    fn where_there_is_no_pace_there_is_room_unless_a_refusal_is_recent() {
+        let now = Instant::now();
+        let mut ladder = Ladder::new().pace(2, ms(0), ms(0)).unwrap();
+        assert!(ladder.has_room_for(100, now));
+        assert!(!Ladder::new().has_room_for(1, now), "the pace is looked at call by call");
+        ladder.answered(&answer(Verdict::Throttled, now));
+        assert!(!ladder.has_room_for(1, now + ms(2999)));
+        assert!(ladder.has_room_for(1, now + ms(3000)));
+    }
 }

@@ -240,6 +240,26 @@ fn before_the_first_refusal_an_eighth_of_what_was_granted_is_in_flight() {
 }
 
 #[test]
+fn the_one_that_finds_out_has_three_round_trips_for_it() {
+    let pace = |round_trip| {
+        let mut learned = seeded(100, 1);
+        (learned.probe, learned.round_trip) = (Probe::Out(Instant::now()), round_trip);
+        1.0 / learned.pace()
+    };
+    assert_eq!(pace(0.1), 1.0, "or a second");
+    assert_eq!(pace(2.0), 6.0);
+    assert_eq!(pace(1000.0), MAX_WAIT, "or ten minutes");
+}
+
+#[test]
+fn a_call_that_comes_at_its_turn_does_not_wait() {
+    let (mut learned, time) = (seeded(10, 1), Time::new());
+    learned.answered(&Answer::new(&THROTTLED.retry_after(secs(1.0)), time.at(0.0), time.at(1.0)));
+    assert_eq!(learned.departure(time.at(2.0), Cost::one()), Departure::now(time.at(2.0)));
+    assert_eq!(learned.departure(time.at(1.9), Cost::one()).reason, WaitReason::Preflight);
+}
+
+#[test]
 fn half_a_cycle_is_long_enough_to_measure_by() {
     let half = |rate, memory, pause| {
         let mut learned = Learned::new();
