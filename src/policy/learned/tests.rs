@@ -143,13 +143,19 @@ fn a_first_wait_is_tried_shorter_where_it_was_enough_and_only_there() {
 
 #[test]
 fn a_late_refusal_closes_only_if_it_says_until_when() {
-    let (mut learned, time) = (seeded(10, 1), Time::new());
-    learned.depart(time.at(0.0), Cost::one());
-    learned.depart(time.at(0.1), Cost::one());
-    learned.answered(&Answer::new(&THROTTLED, time.at(0.0), time.at(1.0)));
-    let told = THROTTLED.retry_after(Duration::from_secs(9));
-    let late = Answer::new(&told, time.at(0.1), time.at(1.1)).late();
-    assert_eq!(learned.answered(&late), Some(Closing::told(Duration::from_secs(9))));
+    for verdict in [Verdict::Throttled, Verdict::Overloaded, Verdict::Exhausted] {
+        let (mut learned, time) = (seeded(10, 1), Time::new());
+        for departed in [0.0, 0.1, 0.2] {
+            learned.depart(time.at(departed), Cost::one());
+        }
+        learned.answered(&Answer::new(&THROTTLED, time.at(0.0), time.at(1.0)));
+        let mut late = |departed, signal: Signal| {
+            learned.answered(&Answer::new(&signal, time.at(departed), time.at(1.1)).late())
+        };
+        let nine = Duration::from_secs(9);
+        assert_eq!(late(0.1, Signal::new(verdict)), None, "{verdict:?}");
+        assert_eq!(late(0.2, Signal::new(verdict).retry_after(nine)), Some(Closing::told(nine)));
+    }
 }
 
 #[test]

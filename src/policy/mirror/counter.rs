@@ -533,4 +533,11 @@ mod tests {
         }
         assert!((counter.inflow.least() - 6.0 / 31.0).abs() < 1e-9, "{:?}", counter.inflow);
     }
+
+    #[test]
+    fn no_time_is_longer_than_ten_years() {
+        let ten_years = Duration::from_secs(10 * 366 * 86_400);
+        assert_eq!([seconds(1e20), seconds(f64::INFINITY), seconds(f64::NAN)], [ten_years; 3]);
+        assert_eq!([seconds(1.5), seconds(-1.0)], [Duration::from_millis(1500), Duration::ZERO]);
+    }
 }
