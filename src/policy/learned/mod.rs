@@ -229,8 +229,8 @@ impl Learned {
         self.memory.max(4.0 * self.round_trip).max(8.0 / self.rate)
     }
 
-    /// The length of half a [`Cycle`], in seconds: enough calls to measure by, and where the gate was closed for long,
-    /// several of the times in which that happens.
+    /// The length of half a [`Cycle`], in seconds: enough calls to measure by, and so long that the gate was closed for
+    /// a small part of it only.
     fn half(&self) -> f64 {
         let hold = self.hold();
         hold.max(32.0 / self.rate).max((20.0 * self.climb.pause()).min(3.0 * hold))
