@@ -60,10 +60,14 @@ impl<K: Hash + Eq, B> Lanes<K, B> {
     where
         K: Clone,
     {
-        if self.by_key.len() >= max_keys && !self.by_key.contains_key(key) {
-            return None;
+        // The key is not cloned for a lane that is there: a second look at the map is cheaper.
+        if !self.by_key.contains_key(key) {
+            if self.by_key.len() >= max_keys {
+                return None;
+            }
+            self.by_key.insert(key.clone(), Lane::default());
         }
-        Some(self.by_key.entry(key.clone()).or_default())
+        self.by_key.get_mut(key)
     }
 
     fn all_mut(&mut self) -> impl Iterator<Item = &mut Lane<B>> {

@@ -5,17 +5,24 @@ use crate::{
     support::{ms, settle},
 };
 use allocation_counter::{AllocationInfo, measure};
-use std::future::ready;
+use std::{future::ready, hash::Hash};
 use tower::{Layer, Service, service_fn};
 use tower_cooldown::CoalesceLayer;
 
 /// So many rounds of so many requests at once, counted after some rounds of warming up.
 fn rounds(at_once: u64, rounds: u64) -> AllocationInfo {
+    rounds_through(CoalesceLayer::new(32).unwrap(), at_once, rounds)
+}
+
+fn rounds_through<K>(layer: CoalesceLayer<u64, K>, at_once: u64, rounds: u64) -> AllocationInfo
+where
+    K: Hash + Eq + Clone + Send + Sync + 'static,
+{
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let inner = service_fn(|items: Vec<u64>| {
         ready(Ok::<_, Fault>(items.into_iter().map(Ok as fn(u64) -> Result<u64, Fault>)))
     });
-    let mut service = CoalesceLayer::<u64>::new(32).unwrap().layer(inner);
+    let mut service = layer.layer(inner);
     let mut calls = Vec::with_capacity(32);
     let mut go = |rounds| {
         runtime.block_on(async {
@@ -37,6 +44,14 @@ fn a_request_of_a_full_batch_allocates_less_than_once() {
     let info = rounds(32, 100);
     assert!(info.count_total <= 3200 / 2, "{info:?}");
     assert_eq!(info.bytes_current, 0, "{info:?}");
+}
+
+/// One allocation for the key itself, which its closure makes.
+#[test]
+fn a_key_is_not_cloned_for_each_request() {
+    let layer = CoalesceLayer::new(32).unwrap().key(|_| String::from("tenant"));
+    let info = rounds_through(layer, 32, 100);
+    assert!(info.count_total <= 3200 + 3200 / 2, "{info:?}");
 }
 
 #[test]
