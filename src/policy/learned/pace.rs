@@ -38,7 +38,10 @@ impl Pace {
     pub(super) fn depart(&mut self, at: Instant, weight: u32, rate: f64) -> Option<f64> {
         let next = self.next(rate);
         // A stored burst is slots that were not used.
-        let stored = secs(f64::from(self.burst.saturating_sub(1)) / rate).max(SLACK);
+        let stored = match self.burst {
+            0 | 1 => SLACK,
+            burst => secs(f64::from(burst - 1) / rate).max(SLACK),
+        };
         let earliest = at.checked_sub(stored).unwrap_or(at);
         self.last = Some((at, self.slot, self.weight));
         self.slot = Some(next.map_or(earliest, |next| next.max(earliest)).min(at));
