@@ -141,4 +141,14 @@ mod tests {
         assert_eq!(log.free_at(5), Some(start + MINUTE));
         assert_eq!(log.free_at(6), Some(start + second + MINUTE));
     }
+
+    #[test]
+    fn what_took_less_than_was_booked_gives_back_the_difference() {
+        let start = Instant::now();
+        let mut log = Log::new(10, MINUTE);
+        log.depart(start, 10);
+        log.settle(start, 10, 7);
+        assert_eq!(log.free_at(3), None);
+        assert_eq!(log.free_at(4), Some(start + MINUTE));
+    }
 }

@@ -432,6 +432,20 @@ fn each_unit_is_a_counter_of_its_own() {
 }
 
 #[test]
+fn an_answer_that_tells_only_other_counters_took_nothing_from_this_one() {
+    let tokens = |signal: Signal| signal.reading(reading(Unit::Tokens, 1000, 900, Some(60.0)));
+    for (next, leaves) in
+        [(tokens(Signal::new(Verdict::Accepted)), 3.0), (Signal::new(Verdict::Accepted), 60.1)]
+    {
+        let mut world = World::new(unpaced());
+        world.call(0.0, &tokens(told(100, 2, 60.0)));
+        world.call(1.0, &next);
+        world.call(2.0, &next);
+        assert_eq!(world.departure(3.0), leaves, "{next:?}");
+    }
+}
+
+#[test]
 fn where_nothing_is_left_of_the_tokens_a_call_of_unknown_cost_waits() {
     for unit in [Unit::Tokens, Unit::InputTokens, Unit::Other] {
         let mut world = World::new(unpaced());
