@@ -138,6 +138,7 @@ mod tests {
         log.depart(start, 3);
         log.depart(start + second, 5);
         log.settle(start, 3, 5);
+        assert_eq!(log.used, 10);
         assert_eq!(log.free_at(5), Some(start + MINUTE));
         assert_eq!(log.free_at(6), Some(start + second + MINUTE));
     }
