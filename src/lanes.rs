@@ -60,6 +60,11 @@ impl Lane {
         }
     }
 
+    /// Its number, of which [`SHARED`](Self::SHARED) has the first.
+    pub(crate) const fn index(self) -> usize {
+        self.0
+    }
+
     #[cold]
     fn take() -> Self {
         // A thread that is ending gets no lane that nobody would give back.
@@ -128,6 +133,11 @@ impl<T> Lanes<T> {
     #[inline]
     pub(crate) fn get(&self, lane: Lane) -> &T {
         &self.lanes[lane.0].0
+    }
+
+    /// The lane with this [number](Lane::index).
+    pub(crate) fn at(&self, index: usize) -> &T {
+        &self.lanes[index].0
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {

@@ -105,6 +105,11 @@ impl Limits {
         }
     }
 
+    /// Whether a batch may hold that much.
+    pub(super) const fn allow(&self, total: Cost) -> bool {
+        self.exceeded_by(total).is_none()
+    }
+
     const fn exceeded_by(&self, total: Cost) -> Option<Trigger> {
         if total.items > self.max_items.get() {
             Some(Trigger::Items)
@@ -139,52 +144,69 @@ impl Linger {
     }
 }
 
-/// The batches of one key, and how many tasks work on them. `B` is a batch.
+/// The groups of one key, and how many tasks work on them. `G` is a group: what is open on one thread, or was.
 ///
-/// At most one task collects: it waits for the open batch to close and for the inner service to be ready. When it
+/// At most one task collects: it waits for what is open to close and for the inner service to be ready. When it
 /// has taken its batch it only sends, and another one may collect.
 #[derive(Debug)]
-pub(super) struct Lane<B> {
-    pub(super) open: Option<B>,
-    /// Closed, in the order in which they are sent.
-    closed: VecDeque<B>,
+pub(super) struct Lane<G> {
+    /// With their threads, each of which opens one at a time; in the order in which they were opened.
+    open: Vec<(usize, G)>,
+    /// In the order in which they are sent.
+    closed: VecDeque<G>,
     tasks: usize,
     collecting: bool,
     /// A batch ended after the open one was opened.
     completed: bool,
 }
 
-impl<B> Default for Lane<B> {
+impl<G> Default for Lane<G> {
     fn default() -> Self {
-        Self { open: None, closed: VecDeque::new(), tasks: 0, collecting: false, completed: false }
+        Self { open: Vec::new(), closed: VecDeque::new(), tasks: 0, collecting: false, completed: false }
     }
 }
 
-impl<B> Lane<B> {
-    pub(super) fn open(&mut self, batch: B) {
-        debug_assert!(self.open.is_none(), "one batch is open at a time");
-        self.open = Some(batch);
+impl<G> Lane<G> {
+    pub(super) fn open(&mut self, thread: usize, group: G) {
+        debug_assert!(self.open_on(thread).is_none(), "a thread opens one at a time");
+        self.open.push((thread, group));
         self.completed = false;
     }
 
-    /// Closes the open batch, if there is one.
-    pub(super) fn close(&mut self) -> Option<&B> {
-        let open = self.open.take()?;
-        self.closed.push_back(open);
+    pub(super) fn open_on(&self, thread: usize) -> Option<&G> {
+        self.open.iter().find(|(of, _)| *of == thread).map(|(_, group)| group)
+    }
+
+    pub(super) fn all_open(&self) -> impl Iterator<Item = &G> {
+        self.open.iter().map(|(_, group)| group)
+    }
+
+    /// Closes what this thread has open, if there is something.
+    pub(super) fn close(&mut self, thread: usize) -> Option<&G> {
+        let at = self.open.iter().position(|(of, _)| *of == thread)?;
+        let (_, group) = self.open.remove(at);
+        self.closed.push_back(group);
         self.closed.back()
     }
 
-    /// The batch that is sent next.
-    pub(super) fn front(&self) -> Option<&B> {
-        self.closed.front().or(self.open.as_ref())
+    /// Closes whatever is open, and shows it.
+    pub(super) fn close_all(&mut self) -> impl Iterator<Item = &G> {
+        let before = self.closed.len();
+        self.closed.extend(self.open.drain(..).map(|(_, group)| group));
+        self.closed.range(before..)
+    }
+
+    /// What is sent next.
+    pub(super) fn front(&self) -> Option<&G> {
+        self.closed.front().or_else(|| self.all_open().next())
     }
 
     pub(super) fn front_is_closed(&self) -> bool {
         !self.closed.is_empty()
     }
 
-    pub(super) fn pop_front(&mut self) -> Option<B> {
-        self.closed.pop_front().or_else(|| self.open.take())
+    pub(super) fn pop_front(&mut self) -> Option<G> {
+        self.closed.pop_front().or_else(|| (!self.open.is_empty()).then(|| self.open.remove(0).1))
     }
 
     pub(super) const fn completed(&self) -> bool {
@@ -216,7 +238,7 @@ impl<B> Lane<B> {
     ///
     /// It does so also where there is no work: those who have just been answered come again at once, if at all.
     pub(super) fn sent(&mut self) -> bool {
-        self.completed = self.open.is_some();
+        self.completed = !self.open.is_empty();
         if !self.collecting {
             self.collecting = true;
             return true;
@@ -308,18 +330,18 @@ mod tests {
     fn one_task_collects_and_no_more_than_the_allowed_ones_send() {
         let mut lane = Lane::default();
         assert!(!lane.wants_collector(MAX), "no work");
-        lane.open(1);
+        lane.open(0, 1);
         assert!(lane.wants_collector(MAX));
         assert!(!lane.wants_collector(MAX), "one collects");
         assert_eq!(lane.pop_front(), Some(1));
         lane.collected();
         assert_eq!(lane.sending(), 1);
 
-        lane.open(2);
+        lane.open(0, 2);
         assert!(lane.wants_collector(MAX));
         assert_eq!(lane.pop_front(), Some(2));
         lane.collected();
-        lane.open(3);
+        lane.open(0, 3);
         assert!(!lane.wants_collector(MAX), "both are in flight");
         assert!(lane.sent(), "goes on with the third");
         assert!(lane.completed());
@@ -336,11 +358,11 @@ mod tests {
     #[test]
     fn closed_batches_leave_before_the_open_one() {
         let mut lane = Lane::default();
-        lane.open('a');
-        lane.close();
-        lane.open('b');
-        lane.close();
-        lane.open('c');
+        lane.open(0, 'a');
+        lane.close(0);
+        lane.open(0, 'b');
+        lane.close(0);
+        lane.open(0, 'c');
         assert!(lane.front_is_closed());
         assert_eq!(
             [lane.pop_front(), lane.pop_front(), lane.pop_front(), lane.pop_front()],
@@ -349,9 +371,26 @@ mod tests {
     }
 
     #[test]
+    fn each_thread_has_one_open_and_they_are_sent_in_the_order_of_opening() {
+        let mut lane = Lane::default();
+        lane.open(2, 'a');
+        lane.open(1, 'b');
+        lane.open(3, 'c');
+        assert_eq!((lane.open_on(1), lane.open_on(4)), (Some(&'b'), None));
+        assert_eq!(lane.close(1), Some(&'b'));
+        assert_eq!((lane.close(1), lane.open_on(1)), (None, None));
+        lane.open(1, 'd');
+        assert_eq!(lane.pop_front(), Some('b'), "closed before open");
+        assert_eq!(lane.all_open().collect::<String>(), "acd");
+        assert_eq!(lane.pop_front(), Some('a'));
+        assert_eq!(lane.close_all().collect::<String>(), "cd");
+        assert_eq!([lane.pop_front(), lane.pop_front(), lane.pop_front()], [Some('c'), Some('d'), None]);
+    }
+
+    #[test]
     fn a_collector_that_finds_nothing_leaves_nothing_behind() {
         let mut lane = Lane::default();
-        lane.open(1);
+        lane.open(0, 1);
         assert!(lane.wants_collector(MAX));
         lane.pop_front();
         lane.stop_collecting();

@@ -2,7 +2,8 @@
 
 use super::{
     BatchError,
-    batch::{Answer, SharedBatch},
+    batch::Answer,
+    group::SharedGroup,
 };
 use std::{
     fmt,
@@ -21,14 +22,14 @@ pub struct ResponseFuture<Req, T, E> {
 }
 
 enum State<Req, T, E> {
-    Waiting { batch: SharedBatch<Req, T, E>, caller: usize },
+    Waiting { group: SharedGroup<Req, T, E>, caller: usize },
     Failed(BatchError<E>),
     Over,
 }
 
 impl<Req, T, E> ResponseFuture<Req, T, E> {
-    pub(super) const fn waiting(batch: SharedBatch<Req, T, E>, caller: usize) -> Self {
-        Self { state: State::Waiting { batch, caller } }
+    pub(super) const fn waiting(group: SharedGroup<Req, T, E>, caller: usize) -> Self {
+        Self { state: State::Waiting { group, caller } }
     }
 
     pub(super) const fn failed(error: BatchError<E>) -> Self {
@@ -43,8 +44,8 @@ impl<Req, T, E> Future for ResponseFuture<Req, T, E> {
     type Output = Answer<T, E>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        if let State::Waiting { batch, caller } = &self.state {
-            let answer = ready!(batch.poll(*caller, cx));
+        if let State::Waiting { group, caller } = &self.state {
+            let answer = ready!(group.poll(*caller, cx));
             self.state = State::Over;
             return Poll::Ready(answer);
         }
@@ -70,8 +71,8 @@ impl<Req, T, E> fmt::Debug for ResponseFuture<Req, T, E> {
 
 impl<Req, T, E> Drop for ResponseFuture<Req, T, E> {
     fn drop(&mut self) {
-        if let State::Waiting { batch, caller } = &self.state {
-            batch.leave(*caller);
+        if let State::Waiting { group, caller } = &self.state {
+            group.leave(*caller);
         }
     }
 }

@@ -118,6 +118,7 @@ mod batch;
 mod core;
 mod error;
 mod future;
+mod group;
 mod handle;
 mod hashed;
 #[cfg(feature = "http-coalesce")]

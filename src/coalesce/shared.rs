@@ -2,53 +2,62 @@
 
 use super::{
     BatchError, ResponseFuture,
-    batch::{Batch, Joined, Load, SharedBatch, Trigger},
-    core::{Cost, Lane, Linger, Place},
+    batch::{Batch, Part, Trigger},
+    core::{Cost, Lane, Limits, Linger, Place},
+    group::{Group, Joined, SharedGroup},
     hashed::{AsItIs, Hashed},
     layer::Settings,
     task::Task,
 };
-use crate::{lanes::Line, wakers::Wakers};
+use crate::{
+    lanes::{self, Line},
+    wakers::Wakers,
+};
 use std::{
     collections::HashMap,
     hash::{Hash, RandomState},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
+    task::Context,
 };
 use tokio::sync::{Notify, Semaphore};
 
 pub(super) struct Shared<S, Req, T, E, K, P> {
     /// In a cache line of its own: the settings are read by all while somebody has the lock.
     lanes: Line<Mutex<LanesOf<K, Req, T, E>>>,
+    /// What each thread opened last: it joins that without the lock of all.
+    latest: lanes::Lanes<Mutex<Latest<K, Req, T, E>>>,
     /// Cloned for each call. Behind a lock, because it need not be `Sync`.
     service: Mutex<S>,
     pub(super) settings: Settings<Req, K, P>,
     /// One permit for each request that may wait or be in flight.
     pub(super) room: Arc<Semaphore>,
-    /// How many requests the last batch had: the next one will be about as large.
+    /// How many requests the last batch had: the next groups will be no larger, mostly.
     last_size: AtomicUsize,
     idle: Notify,
     hash_state: RandomState,
 }
 
 /// The lanes of all keys, and what they hold.
-type LanesOf<K, Req, T, E> = Lanes<K, SharedBatch<Req, T, E>>;
+type LanesOf<K, Req, T, E> = Lanes<K, SharedGroup<Req, T, E>>;
 
-pub(super) struct Lanes<K, B> {
-    by_key: HashMap<Hashed<K>, Lane<B>, AsItIs>,
+type Latest<K, Req, T, E> = Option<(Hashed<K>, Weak<Group<Req, T, E>>)>;
+
+pub(super) struct Lanes<K, G> {
+    by_key: HashMap<Hashed<K>, Lane<G>, AsItIs>,
     /// For requests whose key is one too many: each is a batch of its own here.
-    crowd: Lane<B>,
+    crowd: Lane<G>,
     draining: bool,
 }
 
 /// Which lane. `None` is the crowd.
 pub(super) type LaneOf<K> = Option<Hashed<K>>;
 
-impl<K: Hash + Eq, B> Lanes<K, B> {
-    fn get_mut(&mut self, key: &LaneOf<K>) -> &mut Lane<B> {
+impl<K: Hash + Eq, G> Lanes<K, G> {
+    fn get_mut(&mut self, key: &LaneOf<K>) -> &mut Lane<G> {
         match key {
             Some(key) => self.by_key.get_mut(key).expect("a lane stays while it has a task"),
             None => &mut self.crowd,
@@ -56,7 +65,7 @@ impl<K: Hash + Eq, B> Lanes<K, B> {
     }
 
     /// The lane of this key; `None` where it would be one too many.
-    fn enter(&mut self, key: &Hashed<K>, max_keys: usize) -> Option<&mut Lane<B>>
+    fn enter(&mut self, key: &Hashed<K>, max_keys: usize) -> Option<&mut Lane<G>>
     where
         K: Clone,
     {
@@ -70,18 +79,12 @@ impl<K: Hash + Eq, B> Lanes<K, B> {
         self.by_key.get_mut(key)
     }
 
-    fn all_mut(&mut self) -> impl Iterator<Item = &mut Lane<B>> {
+    fn all_mut(&mut self) -> impl Iterator<Item = &mut Lane<G>> {
         self.by_key.values_mut().chain(std::iter::once(&mut self.crowd))
     }
 
     fn is_idle(&self) -> bool {
         self.by_key.is_empty() && self.crowd.is_idle()
-    }
-}
-
-fn close<Req, T, E>(lane: &mut Lane<SharedBatch<Req, T, E>>, trigger: Trigger, wakers: &mut Wakers) {
-    if let Some(batch) = lane.close() {
-        batch.close(trigger, wakers);
     }
 }
 
@@ -95,6 +98,7 @@ impl<S, Req, T, E, K, P> Shared<S, Req, T, E, K, P> {
         let lanes = Lanes { by_key: HashMap::default(), crowd: Lane::default(), draining: false };
         Self {
             lanes: Line(Mutex::new(lanes)),
+            latest: lanes::Lanes::new(|| Mutex::new(None)),
             service: Mutex::new(service),
             room: Arc::new(Semaphore::new(settings.capacity())),
             settings,
@@ -115,6 +119,10 @@ impl<S, Req, T, E, K, P> Shared<S, Req, T, E, K, P> {
         self.lanes.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn latest(&self, thread: usize) -> MutexGuard<'_, Latest<K, Req, T, E>> {
+        self.latest.at(thread).lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Requests that wait or are in flight.
     pub(super) fn held(&self) -> usize {
         self.settings.capacity() - self.room.available_permits()
@@ -127,8 +135,59 @@ where
 {
     /// A request comes.
     fn place(&self, request: Req, key: &Hashed<K>, cost: Cost) -> Result<Entry<Req, T, E>, BatchError<E>> {
+        let thread = self.thread();
+        match self.join_latest(thread, request, key, cost) {
+            Ok((group, caller)) => Ok(Entry { group, caller, start: None, crowded: false }),
+            Err(request) => self.place_in_lane(thread, request, key, cost),
+        }
+    }
+
+    /// Each thread has batches of its own while they are open, so that threads need not wait for one another; they are
+    /// put together when they are sent. Not where it matters which of two requests of different threads came first, or
+    /// when all of them together are enough.
+    fn thread(&self) -> lanes::Lane {
         let settings = &self.settings;
+        if settings.linger == Linger::Tick && settings.max_in_flight.get() > 1 {
+            lanes::Lane::of_this_thread()
+        } else {
+            lanes::Lane::SHARED
+        }
+    }
+
+    /// Puts a request into what the thread has opened last: most requests, where many come.
+    fn join_latest(
+        &self,
+        thread: lanes::Lane,
+        request: Req,
+        key: &Hashed<K>,
+        cost: Cost,
+    ) -> Result<(SharedGroup<Req, T, E>, usize), Req> {
+        let latest = self.latest(thread.index());
+        let group = latest.as_ref().filter(|(of, _)| of == key).and_then(|(_, group)| group.upgrade());
+        drop(latest);
+        let Some(group) = group else { return Err(request) };
+        let caller = group.join(request, cost, &self.settings.limits)?;
+        Ok((group, caller))
+    }
+
+    /// A group has left its lane: nothing is kept of its key.
+    fn forget(&self, group: &SharedGroup<Req, T, E>) {
+        let mut latest = self.latest(group.thread);
+        let forgotten = latest.take_if(|(_, latest)| std::ptr::eq(latest.as_ptr(), Arc::as_ptr(group)));
+        drop(latest);
+        drop(forgotten);
+    }
+
+    fn place_in_lane(
+        &self,
+        thread: lanes::Lane,
+        request: Req,
+        key: &Hashed<K>,
+        cost: Cost,
+    ) -> Result<Entry<Req, T, E>, BatchError<E>> {
+        let (settings, of) = (&self.settings, thread.index());
         let mut wakers = Wakers::default();
+        let _before; // dropped when the lock is free
         let mut lanes = self.lock();
         if lanes.draining {
             return Err(BatchError::Closed);
@@ -138,13 +197,13 @@ where
             Some(lane) => (lane, false),
             None => (&mut lanes.crowd, true),
         };
-        let offered = match &lane.open {
+        let offered = match lane.open_on(of) {
             Some(open) if !crowded => {
                 open.offer(request, cost, limits).map(|joined| (Arc::clone(open), joined))
             }
             _ => Err((request, limits.place(Cost::default(), cost))),
         };
-        let (batch, Joined { caller, full }) = match offered {
+        let (group, Joined { caller, full }) = match offered {
             Ok(joined) => joined,
             Err((_, Place::Refuse)) => {
                 if !crowded && lane.is_idle() {
@@ -154,32 +213,39 @@ where
             }
             Err((request, place)) => {
                 let alone = crowded || place == Place::Alone;
-                let trigger = if let Place::Next(trigger) = place { trigger } else { Trigger::Alone };
-                close(lane, trigger, &mut wakers);
+                if let Some(open) = lane.close(of) {
+                    let trigger = if let Place::Next(trigger) = place { trigger } else { Trigger::Alone };
+                    open.close(trigger, &mut wakers);
+                }
                 let hint = self.last_size.load(Relaxed).next_power_of_two().min(limits.max_items.get());
-                let batch = Arc::new(Batch::new(&self.room, if alone { 1 } else { hint }, request, cost));
-                lane.open(Arc::clone(&batch));
+                let group = Group::new(&self.room, of, if alone { 1 } else { hint }, request, cost);
+                let group = Arc::new(group);
+                lane.open(of, Arc::clone(&group));
                 let full = if alone { Some(Trigger::Alone) } else { limits.reached_by(cost) };
-                (batch, Joined { caller: 0, full })
+                if full.is_none() {
+                    let opened = (key.clone(), Arc::downgrade(&group));
+                    _before = self.latest(of).replace(opened);
+                }
+                (group, Joined { caller: 0, full })
             }
         };
-        if let Some(trigger) = full {
-            close(lane, trigger, &mut wakers);
+        if let (Some(trigger), Some(open)) = (full, full.and_then(|_| lane.close(of))) {
+            open.close(trigger, &mut wakers);
         }
         let start =
             lane.wants_collector(settings.max_in_flight).then(|| Start { tick: !lane.front_is_closed() });
         drop(lanes);
         drop(wakers);
-        Ok(Entry { batch, caller, start, crowded })
+        Ok(Entry { group, caller, start, crowded })
     }
 
-    /// Closes every open batch.
+    /// Closes all that is open.
     pub(super) fn close_all(&self, trigger: Trigger) {
         let mut wakers = Wakers::default();
         let mut lanes = self.lock();
         lanes.draining |= trigger == Trigger::Drain;
         for lane in lanes.all_mut() {
-            close(lane, trigger, &mut wakers);
+            lane.close_all().for_each(|open| open.close(trigger, &mut wakers));
         }
         drop(lanes);
         drop(wakers);
@@ -211,7 +277,7 @@ where
     pub(super) fn with<R>(
         &self,
         key: &LaneOf<K>,
-        work: impl FnOnce(&mut Lane<SharedBatch<Req, T, E>>, &mut Wakers) -> R,
+        work: impl FnOnce(&mut Lane<SharedGroup<Req, T, E>>, &mut Wakers) -> R,
     ) -> R {
         let mut wakers = Wakers::default();
         let mut lanes = self.lock();
@@ -241,37 +307,50 @@ where
         })
     }
 
+    /// Forgets what is at the front and nobody waits for. Whether something is left; if not, the collector is over.
+    pub(super) fn watch(&self, key: &LaneOf<K>, cx: &Context<'_>) -> bool {
+        let mut gone = Vec::new();
+        let found = self.with(key, |lane, _| {
+            while let Some(group) = lane.front() {
+                if group.watch(cx) {
+                    return true;
+                }
+                gone.extend(lane.pop_front());
+            }
+            lane.stop_collecting();
+            false
+        });
+        gone.iter().for_each(|group| self.forget(group));
+        found
+    }
+
     /// Takes the next batch that somebody waits for, and says whether another task should collect. `None`: there is
-    /// no such batch, and the collector is over. What is in the batch is empty where all have gone just now.
-    #[allow(clippy::type_complexity, reason = "the batch and what is in it")]
+    /// no such batch, and the collector is over.
+    #[allow(clippy::type_complexity, reason = "the batch, and what else is to be done")]
     pub(super) fn take(
         &self,
         key: &LaneOf<K>,
         trigger: Trigger,
-    ) -> Option<(SharedBatch<Req, T, E>, Load<Req>, Option<Start>)> {
-        let (batch, start) = self.with(key, |lane, _| {
-            while let Some(batch) = lane.pop_front() {
-                if batch.is_awaited() {
-                    lane.collected();
-                    let next = lane.wants_collector(self.settings.max_in_flight);
-                    return Some((batch, next.then(|| Start { tick: !lane.front_is_closed() })));
-                }
+    ) -> Option<(Batch<Req, T, E>, Option<Start>)> {
+        let mut gone = Vec::new();
+        let (parts, start) = self.with(key, |lane, _| {
+            let parts = take_parts(lane, &self.settings.limits, trigger, &mut gone);
+            if parts.is_empty() {
+                lane.stop_collecting();
+                return (parts, None);
             }
-            lane.stop_collecting();
-            None
-        })?;
-        // Nobody else has it now, so that the lock is free for those who come.
-        let load = batch.take(trigger);
-        if !load.requests.is_empty() {
-            self.last_size.store(load.requests.len(), Relaxed);
-            self.settings.statistics.record_batch(
-                load.trigger,
-                load.requests.len(),
-                load.cost.weight,
-                batch.since.elapsed(),
-            );
-        }
-        Some((batch, load, start))
+            lane.collected();
+            let next = lane.wants_collector(self.settings.max_in_flight);
+            (parts, next.then(|| Start { tick: !lane.front_is_closed() }))
+        });
+        gone.iter().for_each(|group| self.forget(group));
+        // Nobody else has them now, so that the locks are free for those who come.
+        let batch = Batch::of(parts)?;
+        let size = batch.requests.len();
+        self.last_size.store(size, Relaxed);
+        let waited = batch.since.elapsed();
+        self.settings.statistics.record_batch(batch.trigger, size, batch.cost.weight, waited);
+        Some((batch, start))
     }
 
     /// A task was dropped in the middle of its work. If no other is left for what waits, that is given up.
@@ -281,19 +360,44 @@ where
                 lane.stop_collecting();
             }
             let mut given_up = Vec::new();
-            while let (false, Some(batch)) = (lane.has_tasks(), lane.pop_front()) {
-                given_up.push(batch);
+            while let (false, Some(group)) = (lane.has_tasks(), lane.pop_front()) {
+                given_up.push(group);
             }
             given_up
         });
-        for batch in given_up {
-            batch.fail(&[], &BatchError::Closed);
+        for group in given_up {
+            self.forget(&group);
+            group.fail(&BatchError::Closed);
         }
     }
 }
 
+/// Takes a batch from the front: a closed group as it is, or open ones, as much of them as fits. Groups of which
+/// nothing is left are `gone`.
+fn take_parts<Req, T, E>(
+    lane: &mut Lane<SharedGroup<Req, T, E>>,
+    limits: &Limits,
+    trigger: Trigger,
+    gone: &mut Vec<SharedGroup<Req, T, E>>,
+) -> Vec<Part<Req, T, E>> {
+    let (mut parts, mut cost) = (Vec::new(), Cost::default());
+    while let Some(group) = lane.front() {
+        let (part, all) = group.take(cost, limits, trigger);
+        let is_whole_batch = lane.front_is_closed() && part.is_some();
+        cost = part.as_ref().map_or(cost, |part| cost.plus(part.cost));
+        parts.extend(part);
+        if all {
+            gone.extend(lane.pop_front());
+        }
+        if is_whole_batch || !all || limits.reached_by(cost).is_some() {
+            break;
+        }
+    }
+    parts
+}
+
 struct Entry<Req, T, E> {
-    batch: SharedBatch<Req, T, E>,
+    group: SharedGroup<Req, T, E>,
     caller: usize,
     start: Option<Start>,
     crowded: bool,
@@ -328,12 +432,12 @@ where
         let Ok((key, cost)) = read else { return ResponseFuture::failed(BatchError::Panicked) };
         match self.place(request, &key, cost) {
             Err(error) => ResponseFuture::failed(error),
-            Ok(Entry { batch, caller, start, crowded }) => {
-                seat.keep(); // the batch gives it back
+            Ok(Entry { group, caller, start, crowded }) => {
+                seat.keep(); // the group gives it back
                 if let Some(start) = start {
                     Task::spawn(self, (!crowded).then_some(key), start);
                 }
-                ResponseFuture::waiting(batch, caller)
+                ResponseFuture::waiting(group, caller)
             }
         }
     }

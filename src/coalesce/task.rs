@@ -2,7 +2,7 @@
 
 use super::{
     Abandon, BatchError,
-    batch::{Answer, SharedBatch, Trigger},
+    batch::{Answer, Batch, Recipients, Trigger},
     core::{Linger, Look},
     shared::{LaneOf, Shared, Start},
     split::Split,
@@ -37,12 +37,8 @@ where
 
 enum Stage<Req, T, E> {
     Collecting,
-    /// `callers[answered..]` wait for their answers.
-    Sending {
-        batch: SharedBatch<Req, T, E>,
-        callers: Vec<usize>,
-        answered: usize,
-    },
+    /// These wait for their answers.
+    Sending(Recipients<Req, T, E>),
     Over,
 }
 
@@ -99,9 +95,6 @@ where
         }
         let Some((trigger, service)) = self.collect().await else { return };
         let Some(requests) = self.take(trigger) else { return };
-        if requests.is_empty() {
-            return;
-        }
         match service {
             Ok(service) => self.send(service, requests).await,
             Err(error) => self.fail(&BatchError::Batch(Arc::new(error))),
@@ -110,15 +103,15 @@ where
 
     /// Takes the next batch, and lets another task collect the one after it.
     fn take(&mut self, trigger: Trigger) -> Option<Vec<Req>> {
-        let Some((batch, load, start)) = self.shared.take(&self.lane, trigger) else {
+        let Some((Batch { requests, recipients, .. }, start)) = self.shared.take(&self.lane, trigger) else {
             self.stage = Stage::Over;
             return None;
         };
-        self.stage = Stage::Sending { batch, callers: load.callers, answered: 0 };
+        self.stage = Stage::Sending(recipients);
         if let Some(start) = start {
             Self::spawn(&self.shared, self.lane.clone(), start);
         }
-        Some(load.requests)
+        Some(requests)
     }
 
     /// Something panicked: the batch at hand fails, or else the next one.
@@ -137,8 +130,8 @@ where
         self.stage = Stage::Over;
         let next = self.shared.with(&self.lane, |lane, wakers| {
             let goes_on = lane.sent();
-            if let Some(open) = &lane.open {
-                open.wake_watcher(wakers); // it may wait for a batch to end
+            for open in lane.all_open() {
+                open.wake_watchers(wakers); // one may wait for a batch to end
             }
             goes_on.then(|| !lane.front_is_closed())
         })?;
@@ -190,16 +183,7 @@ where
     /// Whether there is a batch that somebody waits for. If so, the task is woken when that changes; else it is
     /// over.
     fn watch(&mut self, cx: &Context<'_>) -> bool {
-        let found = self.shared.with(&self.lane, |lane, wakers| {
-            while let Some(batch) = lane.front() {
-                if batch.watch(cx, wakers) {
-                    return true;
-                }
-                lane.pop_front();
-            }
-            lane.stop_collecting();
-            false
-        });
+        let found = self.shared.watch(&self.lane, cx);
         if !found {
             self.stage = Stage::Over;
         }
@@ -209,22 +193,19 @@ where
     /// Sends the requests, if need be in parts, and answers the callers.
     async fn send(&mut self, service: S, requests: Vec<Req>) {
         let mut readied = Some(service);
-        let mut parts = vec![requests];
-        while let Some(part) = parts.pop() {
+        let (mut next, mut parts) = (Some(requests), Vec::new());
+        while let Some(part) = next.take().or_else(|| parts.pop()) {
             let size = part.len();
             match self.call(readied.take(), part).await {
-                Ended::Answers(answers) => self.answer(size, answers.into_iter()),
-                Ended::Failed(error) => self.answer(size, (0..size).map(|_| Err(error.share()))),
+                Ended::Answers(answers) => self.answer(answers.into_iter()),
+                Ended::Failed(error) => self.answer((0..size).map(|_| Err(error.share()))),
                 Ended::Again(mut first) => {
                     let second = first.split_off(first.len() / 2);
                     parts.extend([second, first]);
                 }
             }
-            if let Stage::Sending { batch, .. } = &self.stage {
-                if !parts.is_empty() && self.shared.settings.abandon == Abandon::Cancel && !batch.is_awaited()
-                {
-                    return self.fail(&BatchError::Closed);
-                }
+            if !parts.is_empty() && poll_fn(|cx| Poll::Ready(self.is_abandoned(cx))).await {
+                return self.fail(&BatchError::Closed);
             }
         }
     }
@@ -280,30 +261,23 @@ where
         ended
     }
 
+    /// Whether all callers have gone, so that the call may as well be dropped. If not, the task is woken then.
     fn is_abandoned(&self, cx: &Context<'_>) -> bool {
-        let mut wakers = crate::wakers::Wakers::default();
-        match &self.stage {
-            Stage::Sending { batch, .. } if self.shared.settings.abandon == Abandon::Cancel => {
-                !batch.watch(cx, &mut wakers)
-            }
-            _ => false,
-        }
+        let cancel = self.shared.settings.abandon == Abandon::Cancel;
+        matches!(&self.stage, Stage::Sending(recipients) if cancel && !recipients.are_there(cx))
     }
 
     /// Answers the next callers.
-    fn answer(&mut self, size: usize, answers: impl ExactSizeIterator<Item = Answer<T, S::Error>>) {
-        if let Stage::Sending { batch, callers, answered } = &mut self.stage {
-            let from = *answered;
-            *answered += size;
-            batch.deliver(callers[from..*answered].iter().copied().zip(answers));
+    fn answer(&mut self, answers: impl ExactSizeIterator<Item = Answer<T, S::Error>>) {
+        if let Stage::Sending(recipients) = &mut self.stage {
+            recipients.deliver(answers);
         }
     }
 
     /// All callers that have no answer yet get this one.
     fn fail(&mut self, error: &BatchError<S::Error>) {
-        if let Stage::Sending { callers, answered, .. } = &self.stage {
-            let left = callers.len() - answered;
-            self.answer(left, (0..left).map(|_| Err(error.share())));
+        if let Stage::Sending(recipients) = &mut self.stage {
+            recipients.fail(error);
         }
     }
 }
@@ -355,8 +329,8 @@ where
         let collecting = match mem::replace(&mut self.stage, Stage::Over) {
             Stage::Over => return,
             Stage::Collecting => true,
-            Stage::Sending { batch, callers, answered } => {
-                batch.fail(&callers[answered..], &BatchError::Closed);
+            Stage::Sending(mut recipients) => {
+                recipients.fail(&BatchError::Closed);
                 false
             }
         };

@@ -1,0 +1,335 @@
+//! Requests that came together, and a place for the answer to each.
+
+use super::{
+    BatchError, Trigger,
+    batch::{Answer, Part},
+    core::{Cost, Limits, Place},
+};
+use crate::wakers::Wakers;
+use std::{
+    fmt, mem,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, Waker},
+};
+use tokio::{sync::Semaphore, time::Instant};
+
+pub(super) type SharedGroup<Req, T, E> = Arc<Group<Req, T, E>>;
+
+/// The open batch of one key, or, where each thread opens one of its own, that of one thread. Its callers share it with
+/// the tasks that send its requests: one task, or several where not all of it went into one call.
+///
+/// Two locks, because those who come work on the one while those who are there already ask at the other. Who needs
+/// both takes them one after the other.
+#[repr(C)]
+pub(super) struct Group<Req, T, E> {
+    /// In the cache line of the reference count, which those who come write too. (An alignment would part them.)
+    queue: Mutex<Queue<Req>>,
+    /// When its first request came.
+    pub(super) since: Instant,
+    /// Who may open the next one once this is closed.
+    pub(super) thread: usize,
+    room: Arc<Semaphore>,
+    _apart: [u64; 8],
+    /// By caller; made when first used.
+    slots: Mutex<Vec<Slot<T, E>>>,
+}
+
+/// A request, until it is sent; `None` once its caller has gone.
+pub(super) type Queued<Req> = Option<(Req, Cost)>;
+
+struct Queue<Req> {
+    /// By caller, from `first` on.
+    requests: Vec<Queued<Req>>,
+    /// Those before have been taken out.
+    first: usize,
+    cost: Cost,
+    /// Callers whose request is here.
+    waiting: usize,
+    /// Callers whose request was taken out, and who wait for its answer.
+    in_flight: usize,
+    /// Not all was taken out at once, so that there may be several calls.
+    parted: bool,
+    closed: Option<Trigger>,
+    /// The tasks that mind it.
+    watchers: Vec<Waker>,
+}
+
+enum Slot<T, E> {
+    Waiting(Option<Waker>),
+    Done(Answer<T, E>),
+    /// The caller has gone, or has its answer.
+    Over,
+}
+
+/// A request has come in.
+pub(super) struct Joined {
+    pub(super) caller: usize,
+    pub(super) full: Option<Trigger>,
+}
+
+impl<Req> Queue<Req> {
+    fn push(&mut self, request: Req, cost: Cost) -> usize {
+        self.cost = self.cost.plus(cost);
+        self.waiting += 1;
+        self.requests.push(Some((request, cost)));
+        self.first + self.requests.len() - 1
+    }
+
+    /// How many from the front fit beside `cost`, and what they cost.
+    fn fitting(&self, beside: Cost, limits: &Limits) -> (usize, Cost) {
+        // A group alone is no larger than it may be, or was let in for that.
+        if beside == Cost::default() || limits.allow(beside.plus(self.cost)) {
+            return (self.requests.len(), self.cost);
+        }
+        let (mut count, mut fitting) = (0, Cost::default());
+        for request in &self.requests {
+            let next = request.as_ref().map_or(fitting, |(_, cost)| fitting.plus(*cost));
+            if !limits.allow(beside.plus(next)) {
+                break;
+            }
+            (count, fitting) = (count + 1, next);
+        }
+        (count, fitting)
+    }
+
+    fn wake_watchers(&mut self, wakers: &mut Wakers) {
+        self.watchers.drain(..).for_each(|watcher| wakers.wake(Some(watcher)));
+    }
+
+    fn watch(&mut self, waker: &Waker) {
+        if !self.watchers.iter().any(|watcher| watcher.will_wake(waker)) {
+            self.watchers.push(waker.clone());
+        }
+    }
+}
+
+impl<Req, T, E> Group<Req, T, E> {
+    /// A group with its first request, whose number is 0.
+    pub(super) fn new(
+        room: &Arc<Semaphore>,
+        thread: usize,
+        capacity: usize,
+        request: Req,
+        cost: Cost,
+    ) -> Self {
+        let mut queue = Queue {
+            requests: Vec::with_capacity(capacity),
+            first: 0,
+            cost: Cost::default(),
+            waiting: 0,
+            in_flight: 0,
+            parted: false,
+            closed: None,
+            watchers: Vec::new(),
+        };
+        queue.push(request, cost);
+        Self {
+            queue: Mutex::new(queue),
+            slots: Mutex::new(Vec::with_capacity(capacity)),
+            _apart: [0; 8],
+            since: Instant::now(),
+            thread,
+            room: Arc::clone(room),
+        }
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue<Req>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The slots, with one for this caller and all before it.
+    fn slots(&self, caller: usize) -> MutexGuard<'_, Vec<Slot<T, E>>> {
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        if slots.len() <= caller {
+            slots.resize_with(caller + 1, || Slot::Waiting(None));
+        }
+        slots
+    }
+
+    // ===== while it is open =====
+
+    /// Adds a request, if its place is here: its number, and what it makes the batch close for.
+    pub(super) fn offer(&self, request: Req, cost: Cost, limits: &Limits) -> Result<Joined, (Req, Place)> {
+        let mut queue = self.queue();
+        let full = match (limits.place(queue.cost, cost), queue.closed) {
+            (Place::Join, None) => None,
+            (Place::Fill(trigger), None) => Some(trigger),
+            (Place::Join | Place::Fill(_), Some(trigger)) => return Err((request, Place::Next(trigger))),
+            (elsewhere, _) => return Err((request, elsewhere)),
+        };
+        Ok(Joined { caller: queue.push(request, cost), full })
+    }
+
+    /// Adds a request, if its place is here and the batch is not full then: its number.
+    pub(super) fn join(&self, request: Req, cost: Cost, limits: &Limits) -> Result<usize, Req> {
+        let mut queue = self.queue();
+        match limits.place(queue.cost, cost) {
+            Place::Join if queue.closed.is_none() => Ok(queue.push(request, cost)),
+            _ => Err(request),
+        }
+    }
+
+    /// Nobody is added any more. The tasks that mind it are to be woken.
+    pub(super) fn close(&self, trigger: Trigger, wakers: &mut Wakers) {
+        let mut queue = self.queue();
+        queue.closed.get_or_insert(trigger);
+        queue.wake_watchers(wakers);
+    }
+
+    pub(super) fn wake_watchers(&self, wakers: &mut Wakers) {
+        self.queue().wake_watchers(wakers);
+    }
+
+    /// Whether somebody waits for it to be sent. If so, the task is woken when that changes, or the group closes; if
+    /// not, it is closed, and may be forgotten.
+    pub(super) fn watch(&self, cx: &Context<'_>) -> bool {
+        let mut queue = self.queue();
+        if queue.waiting > 0 {
+            queue.watch(cx.waker());
+        } else {
+            queue.closed.get_or_insert(Trigger::Idle);
+        }
+        queue.waiting > 0
+    }
+
+    /// Takes out the requests that somebody waits for, from the front, as many as fit beside those of `beside`. `true`:
+    /// nothing is left, and it is closed.
+    pub(super) fn take(
+        self: &Arc<Self>,
+        beside: Cost,
+        limits: &Limits,
+        trigger: Trigger,
+    ) -> (Option<Part<Req, T, E>>, bool) {
+        let mut queue = self.queue();
+        let (count, cost) = queue.fitting(beside, limits);
+        let rest = queue.requests.split_off(count);
+        let requests = mem::replace(&mut queue.requests, rest);
+        let first = queue.first;
+        queue.first += count;
+        queue.cost = queue.cost.minus(cost);
+        let taken = requests.iter().flatten().count();
+        queue.waiting -= taken;
+        queue.in_flight += taken;
+        let all = queue.waiting == 0;
+        queue.parted |= !all;
+        let closed_by = queue.closed.unwrap_or(trigger);
+        if all {
+            queue.closed = Some(closed_by);
+        }
+        let part = Part { group: Arc::clone(self), first, requests, cost, trigger: closed_by };
+        ((taken > 0).then_some(part), all)
+    }
+
+    // ===== answers =====
+
+    /// Whether one of these callers waits for its answer. If so, the task is woken when that may have changed.
+    pub(super) fn is_awaited_by(&self, mut callers: impl Iterator<Item = usize>, cx: &Context<'_>) -> bool {
+        let mut queue = self.queue();
+        let (in_flight, parted) = (queue.in_flight, queue.parted);
+        if in_flight > 0 {
+            queue.watch(cx.waker());
+        }
+        drop(queue);
+        if !parted {
+            return in_flight > 0;
+        }
+        let slots = self.slots(0);
+        callers.any(|caller| slots.get(caller).is_none_or(|slot| matches!(slot, Slot::Waiting(_))))
+    }
+
+    /// Gives the callers their answers, and makes room for as many requests.
+    pub(super) fn deliver(&self, answers: impl ExactSizeIterator<Item = (usize, Answer<T, E>)>) {
+        let delivered = answers.len();
+        let mut wakers = Vec::with_capacity(delivered);
+        let mut unwanted = Vec::new();
+        let mut slots = self.slots(0);
+        for (caller, answer) in answers {
+            if slots.len() <= caller {
+                slots.resize_with(caller + 1, || Slot::Waiting(None));
+            }
+            let slot = &mut slots[caller];
+            if let Slot::Waiting(waker) = slot {
+                wakers.extend(waker.take());
+                *slot = Slot::Done(answer);
+            } else {
+                unwanted.push(answer);
+            }
+        }
+        drop(slots);
+        self.queue().in_flight -= delivered - unwanted.len();
+        self.room.add_permits(delivered);
+        // One caller's executor, or the result of one who has gone, must not harm the others.
+        for waker in wakers {
+            drop(catch_unwind(AssertUnwindSafe(|| waker.wake())));
+        }
+        for answer in unwanted {
+            drop(catch_unwind(AssertUnwindSafe(|| drop(answer))));
+        }
+    }
+
+    /// Closes it; those whose requests are in it get this error.
+    pub(super) fn fail(&self, error: &BatchError<E>) {
+        let mut queue = self.queue();
+        queue.closed.get_or_insert(Trigger::Drain);
+        let requests = mem::take(&mut queue.requests);
+        let first = queue.first;
+        queue.first += requests.len();
+        queue.in_flight += mem::take(&mut queue.waiting);
+        drop(queue);
+        let here = requests.iter().enumerate().filter(|(_, request)| request.is_some());
+        let callers: Vec<_> = here.map(|(n, _)| first + n).collect();
+        self.deliver(callers.into_iter().map(|caller| (caller, Err(error.share()))));
+    }
+
+    /// A caller asks for its answer.
+    pub(super) fn poll(&self, caller: usize, cx: &Context<'_>) -> Poll<Answer<T, E>> {
+        let mut wakers = Wakers::default(); // declared first: dropped when the lock is free
+        let mut slots = self.slots(caller);
+        let slot = &mut slots[caller];
+        if let Slot::Waiting(waker) = slot {
+            wakers.replace(waker, cx.waker());
+            return Poll::Pending;
+        }
+        match mem::replace(slot, Slot::Over) {
+            Slot::Done(answer) => Poll::Ready(answer),
+            Slot::Waiting(_) | Slot::Over => unreachable!("a caller that has its answer asks no more"),
+        }
+    }
+
+    /// A caller goes away. Before its request is sent, that leaves with it.
+    pub(super) fn leave(&self, caller: usize) {
+        let slot = mem::replace(&mut self.slots(caller)[caller], Slot::Over);
+        if let Slot::Waiting(_) = slot {
+            let mut wakers = Wakers::default();
+            let mut queue = self.queue();
+            let at = caller.checked_sub(queue.first);
+            let request = at.and_then(|at| queue.requests.get_mut(at)).and_then(Option::take);
+            if let Some((_, cost)) = &request {
+                queue.cost = queue.cost.minus(*cost);
+                queue.waiting -= 1;
+                self.room.add_permits(1);
+            } else {
+                queue.in_flight -= 1;
+            }
+            let concerned = if request.is_some() { queue.waiting } else { queue.in_flight };
+            if concerned == 0 || queue.parted {
+                queue.wake_watchers(&mut wakers);
+            }
+            drop(queue);
+            drop(wakers);
+        }
+    }
+}
+
+impl<Req, T, E> fmt::Debug for Group<Req, T, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let queue = self.queue();
+        f.debug_struct("Group")
+            .field("cost", &queue.cost)
+            .field("waiting", &queue.waiting)
+            .field("in_flight", &queue.in_flight)
+            .field("closed", &queue.closed)
+            .finish_non_exhaustive()
+    }
+}
