@@ -18,27 +18,19 @@ pub(super) type SharedGroup<Req, T, E> = Arc<Group<Req, T, E>>;
 
 /// The open batch of one key, or, where each thread opens one of its own, that of one thread. Its callers share it with
 /// the tasks that send its requests: one task, or several where not all of it went into one call.
-///
-/// Two locks, because those who come work on the one while those who are there already ask at the other. Who needs
-/// both takes them one after the other.
-#[repr(C)]
 pub(super) struct Group<Req, T, E> {
-    /// In the cache line of the reference count, which those who come write too. (An alignment would part them.)
-    queue: Mutex<Queue<Req>>,
+    state: Mutex<State<Req, T, E>>,
     /// When its first request came.
     pub(super) since: Instant,
     /// Who may open the next one once this is closed.
     pub(super) thread: usize,
     room: Arc<Semaphore>,
-    _apart: [u64; 8],
-    /// By caller; made when first used.
-    slots: Mutex<Vec<Slot<T, E>>>,
 }
 
 /// A request, until it is sent; `None` once its caller has gone.
 pub(super) type Queued<Req> = Option<(Req, Cost)>;
 
-struct Queue<Req> {
+struct State<Req, T, E> {
     /// By caller, from `first` on.
     requests: Vec<Queued<Req>>,
     /// Those before have been taken out.
@@ -53,6 +45,8 @@ struct Queue<Req> {
     closed: Option<Trigger>,
     /// The tasks that mind it.
     watchers: Vec<Waker>,
+    /// By caller.
+    slots: Vec<Slot<T, E>>,
 }
 
 enum Slot<T, E> {
@@ -68,12 +62,13 @@ pub(super) struct Joined {
     pub(super) full: Option<Trigger>,
 }
 
-impl<Req> Queue<Req> {
+impl<Req, T, E> State<Req, T, E> {
     fn push(&mut self, request: Req, cost: Cost) -> usize {
         self.cost = self.cost.plus(cost);
         self.waiting += 1;
         self.requests.push(Some((request, cost)));
-        self.first + self.requests.len() - 1
+        self.slots.push(Slot::Waiting(None));
+        self.slots.len() - 1
     }
 
     /// How many from the front fit beside `cost`, and what they cost.
@@ -113,7 +108,7 @@ impl<Req, T, E> Group<Req, T, E> {
         request: Req,
         cost: Cost,
     ) -> Self {
-        let mut queue = Queue {
+        let mut state = State {
             requests: Vec::with_capacity(capacity),
             first: 0,
             cost: Cost::default(),
@@ -122,75 +117,60 @@ impl<Req, T, E> Group<Req, T, E> {
             parted: false,
             closed: None,
             watchers: Vec::new(),
+            slots: Vec::with_capacity(capacity),
         };
-        queue.push(request, cost);
-        Self {
-            queue: Mutex::new(queue),
-            slots: Mutex::new(Vec::with_capacity(capacity)),
-            _apart: [0; 8],
-            since: Instant::now(),
-            thread,
-            room: Arc::clone(room),
-        }
+        state.push(request, cost);
+        Self { state: Mutex::new(state), since: Instant::now(), thread, room: Arc::clone(room) }
     }
 
-    fn queue(&self) -> MutexGuard<'_, Queue<Req>> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The slots, with one for this caller and all before it.
-    fn slots(&self, caller: usize) -> MutexGuard<'_, Vec<Slot<T, E>>> {
-        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-        if slots.len() <= caller {
-            slots.resize_with(caller + 1, || Slot::Waiting(None));
-        }
-        slots
+    fn lock(&self) -> MutexGuard<'_, State<Req, T, E>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     // ===== while it is open =====
 
     /// Adds a request, if its place is here: its number, and what it makes the batch close for.
     pub(super) fn offer(&self, request: Req, cost: Cost, limits: &Limits) -> Result<Joined, (Req, Place)> {
-        let mut queue = self.queue();
-        let full = match (limits.place(queue.cost, cost), queue.closed) {
+        let mut state = self.lock();
+        let full = match (limits.place(state.cost, cost), state.closed) {
             (Place::Join, None) => None,
             (Place::Fill(trigger), None) => Some(trigger),
             (Place::Join | Place::Fill(_), Some(trigger)) => return Err((request, Place::Next(trigger))),
             (elsewhere, _) => return Err((request, elsewhere)),
         };
-        Ok(Joined { caller: queue.push(request, cost), full })
+        Ok(Joined { caller: state.push(request, cost), full })
     }
 
     /// Adds a request, if its place is here and the batch is not full then: its number.
     pub(super) fn join(&self, request: Req, cost: Cost, limits: &Limits) -> Result<usize, Req> {
-        let mut queue = self.queue();
-        match limits.place(queue.cost, cost) {
-            Place::Join if queue.closed.is_none() => Ok(queue.push(request, cost)),
+        let mut state = self.lock();
+        match limits.place(state.cost, cost) {
+            Place::Join if state.closed.is_none() => Ok(state.push(request, cost)),
             _ => Err(request),
         }
     }
 
     /// Nobody is added any more. The tasks that mind it are to be woken.
     pub(super) fn close(&self, trigger: Trigger, wakers: &mut Wakers) {
-        let mut queue = self.queue();
-        queue.closed.get_or_insert(trigger);
-        queue.wake_watchers(wakers);
+        let mut state = self.lock();
+        state.closed.get_or_insert(trigger);
+        state.wake_watchers(wakers);
     }
 
     pub(super) fn wake_watchers(&self, wakers: &mut Wakers) {
-        self.queue().wake_watchers(wakers);
+        self.lock().wake_watchers(wakers);
     }
 
     /// Whether somebody waits for it to be sent. If so, the task is woken when that changes, or the group closes; if
     /// not, it is closed, and may be forgotten.
     pub(super) fn watch(&self, cx: &Context<'_>) -> bool {
-        let mut queue = self.queue();
-        if queue.waiting > 0 {
-            queue.watch(cx.waker());
+        let mut state = self.lock();
+        if state.waiting > 0 {
+            state.watch(cx.waker());
         } else {
-            queue.closed.get_or_insert(Trigger::Idle);
+            state.closed.get_or_insert(Trigger::Idle);
         }
-        queue.waiting > 0
+        state.waiting > 0
     }
 
     /// Takes out the requests that somebody waits for, from the front, as many as fit beside those of `beside`. `true`:
@@ -201,21 +181,21 @@ impl<Req, T, E> Group<Req, T, E> {
         limits: &Limits,
         trigger: Trigger,
     ) -> (Option<Part<Req, T, E>>, bool) {
-        let mut queue = self.queue();
-        let (count, cost) = queue.fitting(beside, limits);
-        let rest = queue.requests.split_off(count);
-        let requests = mem::replace(&mut queue.requests, rest);
-        let first = queue.first;
-        queue.first += count;
-        queue.cost = queue.cost.minus(cost);
+        let mut state = self.lock();
+        let (count, cost) = state.fitting(beside, limits);
+        let rest = state.requests.split_off(count);
+        let requests = mem::replace(&mut state.requests, rest);
+        let first = state.first;
+        state.first += count;
+        state.cost = state.cost.minus(cost);
         let taken = requests.iter().flatten().count();
-        queue.waiting -= taken;
-        queue.in_flight += taken;
-        let all = queue.waiting == 0;
-        queue.parted |= !all;
-        let closed_by = queue.closed.unwrap_or(trigger);
+        state.waiting -= taken;
+        state.in_flight += taken;
+        let all = state.waiting == 0;
+        state.parted |= !all;
+        let closed_by = state.closed.unwrap_or(trigger);
         if all {
-            queue.closed = Some(closed_by);
+            state.closed = Some(closed_by);
         }
         let part = Part { group: Arc::clone(self), first, requests, cost, trigger: closed_by };
         ((taken > 0).then_some(part), all)
@@ -225,17 +205,16 @@ impl<Req, T, E> Group<Req, T, E> {
 
     /// Whether one of these callers waits for its answer. If so, the task is woken when that may have changed.
     pub(super) fn is_awaited_by(&self, mut callers: impl Iterator<Item = usize>, cx: &Context<'_>) -> bool {
-        let mut queue = self.queue();
-        let (in_flight, parted) = (queue.in_flight, queue.parted);
-        if in_flight > 0 {
-            queue.watch(cx.waker());
+        let mut state = self.lock();
+        let is_awaited = if state.parted {
+            callers.any(|caller| matches!(state.slots[caller], Slot::Waiting(_)))
+        } else {
+            state.in_flight > 0
+        };
+        if is_awaited {
+            state.watch(cx.waker());
         }
-        drop(queue);
-        if !parted {
-            return in_flight > 0;
-        }
-        let slots = self.slots(0);
-        callers.any(|caller| slots.get(caller).is_none_or(|slot| matches!(slot, Slot::Waiting(_))))
+        is_awaited
     }
 
     /// Gives the callers their answers, and makes room for as many requests.
@@ -243,21 +222,18 @@ impl<Req, T, E> Group<Req, T, E> {
         let delivered = answers.len();
         let mut wakers = Vec::with_capacity(delivered);
         let mut unwanted = Vec::new();
-        let mut slots = self.slots(0);
+        let mut state = self.lock();
         for (caller, answer) in answers {
-            if slots.len() <= caller {
-                slots.resize_with(caller + 1, || Slot::Waiting(None));
-            }
-            let slot = &mut slots[caller];
+            let slot = &mut state.slots[caller];
             if let Slot::Waiting(waker) = slot {
                 wakers.extend(waker.take());
                 *slot = Slot::Done(answer);
+                state.in_flight -= 1;
             } else {
                 unwanted.push(answer);
             }
         }
-        drop(slots);
-        self.queue().in_flight -= delivered - unwanted.len();
+        drop(state);
         self.room.add_permits(delivered);
         // One caller's executor, or the result of one who has gone, must not harm the others.
         for waker in wakers {
@@ -270,13 +246,13 @@ impl<Req, T, E> Group<Req, T, E> {
 
     /// Closes it; those whose requests are in it get this error.
     pub(super) fn fail(&self, error: &BatchError<E>) {
-        let mut queue = self.queue();
-        queue.closed.get_or_insert(Trigger::Drain);
-        let requests = mem::take(&mut queue.requests);
-        let first = queue.first;
-        queue.first += requests.len();
-        queue.in_flight += mem::take(&mut queue.waiting);
-        drop(queue);
+        let mut state = self.lock();
+        state.closed.get_or_insert(Trigger::Drain);
+        let requests = mem::take(&mut state.requests);
+        let first = state.first;
+        state.first += requests.len();
+        state.in_flight += mem::take(&mut state.waiting);
+        drop(state);
         let here = requests.iter().enumerate().filter(|(_, request)| request.is_some());
         let callers: Vec<_> = here.map(|(n, _)| first + n).collect();
         self.deliver(callers.into_iter().map(|caller| (caller, Err(error.share()))));
@@ -285,8 +261,8 @@ impl<Req, T, E> Group<Req, T, E> {
     /// A caller asks for its answer.
     pub(super) fn poll(&self, caller: usize, cx: &Context<'_>) -> Poll<Answer<T, E>> {
         let mut wakers = Wakers::default(); // declared first: dropped when the lock is free
-        let mut slots = self.slots(caller);
-        let slot = &mut slots[caller];
+        let mut state = self.lock();
+        let slot = &mut state.slots[caller];
         if let Slot::Waiting(waker) = slot {
             wakers.replace(waker, cx.waker());
             return Poll::Pending;
@@ -299,37 +275,41 @@ impl<Req, T, E> Group<Req, T, E> {
 
     /// A caller goes away. Before its request is sent, that leaves with it.
     pub(super) fn leave(&self, caller: usize) {
-        let slot = mem::replace(&mut self.slots(caller)[caller], Slot::Over);
+        let mut wakers = Wakers::default();
+        let mut state = self.lock();
+        let slot = mem::replace(&mut state.slots[caller], Slot::Over);
+        let mut request = None;
         if let Slot::Waiting(_) = slot {
-            let mut wakers = Wakers::default();
-            let mut queue = self.queue();
-            let at = caller.checked_sub(queue.first);
-            let request = at.and_then(|at| queue.requests.get_mut(at)).and_then(Option::take);
-            if let Some((_, cost)) = &request {
-                queue.cost = queue.cost.minus(*cost);
-                queue.waiting -= 1;
-                self.room.add_permits(1);
+            let at = caller.checked_sub(state.first);
+            request = at.and_then(|at| state.requests.get_mut(at)).and_then(Option::take);
+            let left = if let Some((_, cost)) = &request {
+                state.cost = state.cost.minus(*cost);
+                state.waiting -= 1;
+                state.waiting
             } else {
-                queue.in_flight -= 1;
+                state.in_flight -= 1;
+                state.in_flight
+            };
+            if left == 0 || state.parted {
+                state.wake_watchers(&mut wakers);
             }
-            let concerned = if request.is_some() { queue.waiting } else { queue.in_flight };
-            if concerned == 0 || queue.parted {
-                queue.wake_watchers(&mut wakers);
-            }
-            drop(queue);
-            drop(wakers);
         }
+        drop(state);
+        if request.is_some() {
+            self.room.add_permits(1);
+        }
+        drop(wakers);
     }
 }
 
 impl<Req, T, E> fmt::Debug for Group<Req, T, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let queue = self.queue();
+        let state = self.lock();
         f.debug_struct("Group")
-            .field("cost", &queue.cost)
-            .field("waiting", &queue.waiting)
-            .field("in_flight", &queue.in_flight)
-            .field("closed", &queue.closed)
+            .field("cost", &state.cost)
+            .field("waiting", &state.waiting)
+            .field("in_flight", &state.in_flight)
+            .field("closed", &state.closed)
             .finish_non_exhaustive()
     }
 }
