@@ -228,6 +228,22 @@ impl<G> Lane<G> {
         wants
     }
 
+    /// Whether a batch is full while another task collects, so that one more should be started, to send it. If so, it
+    /// is counted.
+    pub(super) fn wants_sender(&mut self, max_in_flight: NonZeroUsize) -> bool {
+        let wants = self.front_is_closed() && self.tasks < max_in_flight.get();
+        self.tasks += usize::from(wants);
+        wants
+    }
+
+    /// The task that was started to send does not. Whether it goes on as the collector; else it is over.
+    pub(super) fn not_sent(&mut self) -> bool {
+        let collects = !self.collecting && self.front().is_some();
+        self.collecting |= collects;
+        self.tasks -= usize::from(!collects);
+        collects
+    }
+
     /// The collector has taken its batch and sends it.
     pub(super) fn collected(&mut self) {
         debug_assert!(self.collecting, "a collector collects");
@@ -250,6 +266,11 @@ impl<G> Lane<G> {
     /// The task that collected is over.
     pub(super) fn stop_collecting(&mut self) {
         self.collecting = false;
+        self.tasks -= 1;
+    }
+
+    /// The task that was started to send is over.
+    pub(super) fn stop_sending(&mut self) {
         self.tasks -= 1;
     }
 

@@ -88,9 +88,22 @@ impl<K: Hash + Eq, G> Lanes<K, G> {
     }
 }
 
-/// A task is to be started for this lane; it waits for the end of the tick first, or not.
-pub(super) struct Start {
-    pub(super) tick: bool,
+/// What a task begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Start {
+    /// It waits for the end of the tick, and collects.
+    Tick,
+    /// It collects what is closed.
+    Closed,
+    /// It sends what is full, beside the one that collects, if the inner service is ready.
+    Full,
+}
+
+impl Start {
+    /// A collector for this lane.
+    fn collecting<G>(lane: &Lane<G>) -> Self {
+        if lane.front_is_closed() { Self::Closed } else { Self::Tick }
+    }
 }
 
 impl<S, Req, T, E, K, P> Shared<S, Req, T, E, K, P> {
@@ -232,8 +245,11 @@ where
         if let (Some(trigger), Some(open)) = (full, full.and_then(|_| lane.close(of))) {
             open.close(trigger, &mut wakers);
         }
-        let start =
-            lane.wants_collector(settings.max_in_flight).then(|| Start { tick: !lane.front_is_closed() });
+        let start = if lane.wants_collector(settings.max_in_flight) {
+            Some(Start::collecting(lane))
+        } else {
+            (full.is_some() && lane.wants_sender(settings.max_in_flight)).then_some(Start::Full)
+        };
         drop(lanes);
         drop(wakers);
         Ok(Entry { group, caller, start, crowded })
@@ -324,24 +340,36 @@ where
         found
     }
 
-    /// Takes the next batch that somebody waits for, and says whether another task should collect. `None`: there is
-    /// no such batch, and the collector is over.
+    /// The task that was started to send a full batch found the service busy. Whether it collects from now on; else it
+    /// is over.
+    pub(super) fn not_sent(&self, key: &LaneOf<K>) -> bool {
+        self.with(key, |lane, _| lane.not_sent())
+    }
+
+    /// Takes the next batch that somebody waits for, for the task that `collects` or for one that sends what is full,
+    /// and says whether another task should collect. `None`: there is no such batch, and the task is over.
     #[allow(clippy::type_complexity, reason = "the batch, and what else is to be done")]
     pub(super) fn take(
         &self,
         key: &LaneOf<K>,
+        collects: bool,
         trigger: Trigger,
     ) -> Option<(Batch<Req, T, E>, Option<Start>)> {
         let mut gone = Vec::new();
         let (parts, start) = self.with(key, |lane, _| {
-            let parts = take_parts(lane, &self.settings.limits, trigger, &mut gone);
-            if parts.is_empty() {
-                lane.stop_collecting();
-                return (parts, None);
+            let limits = &self.settings.limits;
+            let parts = match collects || lane.front_is_closed() {
+                true => take_parts(lane, limits, trigger, &mut gone),
+                false => Vec::new(),
+            };
+            match (parts.is_empty(), collects) {
+                (true, true) => lane.stop_collecting(),
+                (true, false) => lane.stop_sending(),
+                (false, true) => lane.collected(),
+                (false, false) => {}
             }
-            lane.collected();
-            let next = lane.wants_collector(self.settings.max_in_flight);
-            (parts, next.then(|| Start { tick: !lane.front_is_closed() }))
+            let next = !parts.is_empty() && lane.wants_collector(self.settings.max_in_flight);
+            (parts, next.then(|| Start::collecting(lane)))
         });
         gone.iter().for_each(|group| self.forget(group));
         // Nobody else has them now, so that the locks are free for those who come.

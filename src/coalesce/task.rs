@@ -37,6 +37,8 @@ where
 
 enum Stage<Req, T, E> {
     Collecting,
+    /// To send a full batch, beside the one that collects.
+    Hurrying,
     /// These wait for their answers.
     Sending(Recipients<Req, T, E>),
     Over,
@@ -63,10 +65,11 @@ where
 {
     #[allow(clippy::type_complexity, reason = "what all of them share")]
     pub(super) fn spawn(shared: &Arc<Shared<S, Req, T, S::Error, K, P>>, lane: LaneOf<K>, start: Start) {
-        let task = Self { shared: Arc::clone(shared), lane, stage: Stage::Collecting };
+        let stage = if start == Start::Full { Stage::Hurrying } else { Stage::Collecting };
+        let task = Self { shared: Arc::clone(shared), lane, stage };
         // Without a runtime the task is dropped, which fails what waits.
         if let Ok(runtime) = Handle::try_current() {
-            runtime.spawn(task.run(start.tick));
+            runtime.spawn(task.run(start == Start::Tick));
         }
     }
 
@@ -84,6 +87,14 @@ where
 
     /// Collects one batch and sends it.
     async fn round(&mut self, tick: bool) {
+        if let Stage::Hurrying = self.stage {
+            if let Some(service) = self.hurry().await {
+                return self.take_and_send(Trigger::Items, service).await;
+            }
+            if let Stage::Over = self.stage {
+                return;
+            }
+        }
         if tick {
             // Tokio polls a task that has yielded only after it has run what else can run and has looked for new
             // events: the requests that come together are together then.
@@ -94,6 +105,21 @@ where
             return;
         }
         let Some((trigger, service)) = self.collect().await else { return };
+        self.take_and_send(trigger, service).await;
+    }
+
+    /// The service, if it is ready now. If not, the full batch waits like others, for the task that collects, which
+    /// this one is then if there is no other.
+    async fn hurry(&mut self) -> Option<Result<S, S::Error>> {
+        let mut service = self.shared.service();
+        if let Poll::Ready(ready) = poll_fn(|cx| Poll::Ready(service.poll_ready(cx))).await {
+            return Some(ready.map(|()| service));
+        }
+        self.stage = if self.shared.not_sent(&self.lane) { Stage::Collecting } else { Stage::Over };
+        None
+    }
+
+    async fn take_and_send(&mut self, trigger: Trigger, service: Result<S, S::Error>) {
         let Some(requests) = self.take(trigger) else { return };
         match service {
             Ok(service) => self.send(service, requests).await,
@@ -103,7 +129,9 @@ where
 
     /// Takes the next batch, and lets another task collect the one after it.
     fn take(&mut self, trigger: Trigger) -> Option<Vec<Req>> {
-        let Some((Batch { requests, recipients, .. }, start)) = self.shared.take(&self.lane, trigger) else {
+        let collects = matches!(self.stage, Stage::Collecting);
+        let taken = self.shared.take(&self.lane, collects, trigger);
+        let Some((Batch { requests, recipients, .. }, start)) = taken else {
             self.stage = Stage::Over;
             return None;
         };
@@ -116,7 +144,7 @@ where
 
     /// Something panicked: the batch at hand fails, or else the next one.
     fn fail_round(&mut self) {
-        if let Stage::Collecting = self.stage {
+        if let Stage::Collecting | Stage::Hurrying = self.stage {
             drop(self.take(Trigger::Tick));
         }
         self.fail(&BatchError::Panicked);
@@ -329,6 +357,7 @@ where
         let collecting = match mem::replace(&mut self.stage, Stage::Over) {
             Stage::Over => return,
             Stage::Collecting => true,
+            Stage::Hurrying => false,
             Stage::Sending(mut recipients) => {
                 recipients.fail(&BatchError::Closed);
                 false
