@@ -75,6 +75,8 @@ pub(super) struct Part<Req, T, E> {
     pub(super) cost: Cost,
     /// What closed the group, or would have.
     pub(super) trigger: Trigger,
+    /// Nothing is left in the group.
+    pub(super) is_last: bool,
 }
 
 /// The requests of a call, in the order in which they came, as far as there is one.
@@ -99,10 +101,17 @@ struct Recipient {
     caller: usize,
 }
 
+impl<Req, T, E> Part<Req, T, E> {
+    /// Whether somebody waits for it: each request counts for an item.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.cost.items > 0
+    }
+}
+
 impl<Req, T, E> Batch<Req, T, E> {
-    /// `None` if there are no parts.
+    /// `None` if nobody waits for any of the parts.
     pub(super) fn of(parts: Vec<Part<Req, T, E>>) -> Option<Self> {
-        let first = parts.first()?;
+        let first = parts.iter().find(|part| part.is_awaited())?;
         let (trigger, since) = (first.trigger, first.group.since);
         let at_most = parts.iter().map(|part| part.requests.len()).sum();
         let mut requests = Vec::with_capacity(at_most);

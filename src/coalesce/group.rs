@@ -173,14 +173,14 @@ impl<Req, T, E> Group<Req, T, E> {
         state.waiting > 0
     }
 
-    /// Takes out the requests that somebody waits for, from the front, as many as fit beside those of `beside`. `true`:
-    /// nothing is left, and it is closed.
+    /// Takes out the requests that somebody waits for, from the front, as many as fit beside those of `beside`. If
+    /// nobody waits for what is left, it is closed.
     pub(super) fn take(
         self: &Arc<Self>,
         beside: Cost,
         limits: &Limits,
         trigger: Trigger,
-    ) -> (Option<Part<Req, T, E>>, bool) {
+    ) -> Part<Req, T, E> {
         let mut state = self.lock();
         let (count, cost) = state.fitting(beside, limits);
         let rest = state.requests.split_off(count);
@@ -191,14 +191,13 @@ impl<Req, T, E> Group<Req, T, E> {
         let taken = requests.iter().flatten().count();
         state.waiting -= taken;
         state.in_flight += taken;
-        let all = state.waiting == 0;
-        state.parted |= !all;
-        let closed_by = state.closed.unwrap_or(trigger);
-        if all {
-            state.closed = Some(closed_by);
+        let is_last = state.waiting == 0;
+        state.parted |= !is_last;
+        let trigger = state.closed.unwrap_or(trigger);
+        if is_last {
+            state.closed = Some(trigger);
         }
-        let part = Part { group: Arc::clone(self), first, requests, cost, trigger: closed_by };
-        ((taken > 0).then_some(part), all)
+        Part { group: Arc::clone(self), first, requests, cost, trigger, is_last }
     }
 
     // ===== answers =====

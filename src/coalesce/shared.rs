@@ -355,23 +355,22 @@ where
         collects: bool,
         trigger: Trigger,
     ) -> Option<(Batch<Req, T, E>, Option<Start>)> {
-        let mut gone = Vec::new();
         let (parts, start) = self.with(key, |lane, _| {
-            let limits = &self.settings.limits;
-            let parts = match collects || lane.front_is_closed() {
-                true => take_parts(lane, limits, trigger, &mut gone),
-                false => Vec::new(),
-            };
-            match (parts.is_empty(), collects) {
-                (true, true) => lane.stop_collecting(),
-                (true, false) => lane.stop_sending(),
-                (false, true) => lane.collected(),
-                (false, false) => {}
+            let mut parts = Vec::new();
+            if collects || lane.front_is_closed() {
+                parts = take_parts(lane, &self.settings.limits, trigger);
             }
-            let next = !parts.is_empty() && lane.wants_collector(self.settings.max_in_flight);
+            let found = parts.iter().any(Part::is_awaited);
+            match (found, collects) {
+                (true, true) => lane.collected(),
+                (true, false) => {}
+                (false, true) => lane.stop_collecting(),
+                (false, false) => lane.stop_sending(),
+            }
+            let next = found && lane.wants_collector(self.settings.max_in_flight);
             (parts, next.then(|| Start::collecting(lane)))
         });
-        gone.iter().for_each(|group| self.forget(group));
+        parts.iter().filter(|part| part.is_last).for_each(|part| self.forget(&part.group));
         // Nobody else has them now, so that the locks are free for those who come.
         let batch = Batch::of(parts)?;
         let size = batch.requests.len();
@@ -400,24 +399,23 @@ where
     }
 }
 
-/// Takes a batch from the front: a closed group as it is, or open ones, as much of them as fits. Groups of which
-/// nothing is left are `gone`.
+/// Takes a batch from the front: a closed group as it is, or open ones, as much of them as fits. Nobody may wait for
+/// some of its parts.
 fn take_parts<Req, T, E>(
     lane: &mut Lane<SharedGroup<Req, T, E>>,
     limits: &Limits,
     trigger: Trigger,
-    gone: &mut Vec<SharedGroup<Req, T, E>>,
 ) -> Vec<Part<Req, T, E>> {
     let (mut parts, mut cost) = (Vec::new(), Cost::default());
     while let Some(group) = lane.front() {
-        let (part, all) = group.take(cost, limits, trigger);
-        let is_whole_batch = lane.front_is_closed() && part.is_some();
-        cost = part.as_ref().map_or(cost, |part| cost.plus(part.cost));
-        parts.extend(part);
-        if all {
-            gone.extend(lane.pop_front());
+        let part = group.take(cost, limits, trigger);
+        let (is_last, is_batch) = (part.is_last, lane.front_is_closed() && part.is_awaited());
+        cost = cost.plus(part.cost);
+        parts.push(part);
+        if is_last {
+            lane.pop_front();
         }
-        if is_whole_batch || !all || limits.reached_by(cost).is_some() {
+        if is_batch || !is_last || limits.reached_by(cost).is_some() {
             break;
         }
     }
