@@ -87,6 +87,8 @@ pub(super) struct Batch<Req, T, E> {
     pub(super) trigger: Trigger,
     /// When the first request came.
     pub(super) since: Instant,
+    /// When it was taken, to be sent at once.
+    pub(super) at: Instant,
 }
 
 /// Those who wait for the answers, in the order of the requests. Who has got one is no longer here.
@@ -114,22 +116,20 @@ impl<Req, T, E> Batch<Req, T, E> {
         let first = parts.iter().find(|part| part.is_awaited())?;
         let (trigger, since) = (first.trigger, first.group.since);
         let at_most = parts.iter().map(|part| part.requests.len()).sum();
-        let mut requests = Vec::with_capacity(at_most);
-        let mut recipients = Vec::with_capacity(at_most);
-        let mut groups = Vec::with_capacity(parts.len());
+        let (mut requests, mut recipients) = (Vec::new(), Vec::with_capacity(at_most));
         let mut cost = Cost::default();
-        for part in parts {
-            for (caller, request) in (part.first..).zip(part.requests) {
-                if let Some((request, _)) = request {
-                    requests.push(request);
-                    recipients.push(Recipient { group: groups.len(), caller });
-                }
-            }
+        // Into the memory of the parts, and the requests into that of the first part's.
+        let groups = parts.into_iter().enumerate().map(|(group, part)| {
+            let callers = (part.first..).zip(&part.requests).filter(|(_, request)| request.is_some());
+            recipients.extend(callers.map(|(caller, _)| Recipient { group, caller }));
+            let more = part.requests.into_iter().flatten().map(|(request, _)| request);
+            if group == 0 { requests = more.collect() } else { requests.extend(more) }
             cost = cost.plus(part.cost);
-            groups.push(part.group);
-        }
+            part.group
+        });
+        let groups = groups.collect();
         let recipients = Recipients { groups, left: recipients.into_iter() };
-        Some(Self { requests, recipients, cost, trigger, since })
+        Some(Self { requests, recipients, cost, trigger, since, at: Instant::now() })
     }
 }
 

@@ -375,7 +375,7 @@ where
         let batch = Batch::of(parts)?;
         let size = batch.requests.len();
         self.last_size.store(size, Relaxed);
-        let waited = batch.since.elapsed();
+        let waited = batch.at.saturating_duration_since(batch.since);
         self.settings.statistics.record_batch(batch.trigger, size, batch.cost.weight, waited);
         Some((batch, start))
     }

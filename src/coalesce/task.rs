@@ -120,18 +120,18 @@ where
     }
 
     async fn take_and_send(&mut self, trigger: Trigger, service: Result<S, S::Error>) {
-        let Some(requests) = self.take(trigger) else { return };
+        let Some((requests, at)) = self.take(trigger) else { return };
         match service {
-            Ok(service) => self.send(service, requests).await,
+            Ok(service) => self.send((service, at), requests).await,
             Err(error) => self.fail(&BatchError::Batch(Arc::new(error))),
         }
     }
 
     /// Takes the next batch, and lets another task collect the one after it.
-    fn take(&mut self, trigger: Trigger) -> Option<Vec<Req>> {
+    fn take(&mut self, trigger: Trigger) -> Option<(Vec<Req>, Instant)> {
         let collects = matches!(self.stage, Stage::Collecting);
         let taken = self.shared.take(&self.lane, collects, trigger);
-        let Some((Batch { requests, recipients, .. }, start)) = taken else {
+        let Some((Batch { requests, recipients, at, .. }, start)) = taken else {
             self.stage = Stage::Over;
             return None;
         };
@@ -139,7 +139,7 @@ where
         if let Some(start) = start {
             Self::spawn(&self.shared, self.lane.clone(), start);
         }
-        Some(requests)
+        Some((requests, at))
     }
 
     /// Something panicked: the batch at hand fails, or else the next one.
@@ -219,8 +219,8 @@ where
     }
 
     /// Sends the requests, if need be in parts, and answers the callers.
-    async fn send(&mut self, service: S, requests: Vec<Req>) {
-        let mut readied = Some(service);
+    async fn send(&mut self, readied: (S, Instant), requests: Vec<Req>) {
+        let mut readied = Some(readied);
         let (mut next, mut parts) = (Some(requests), Vec::new());
         while let Some(part) = next.take().or_else(|| parts.pop()) {
             let size = part.len();
@@ -238,10 +238,12 @@ where
         }
     }
 
-    /// One call. A panic in any part of it stays in here.
-    async fn call(&self, readied: Option<S>, requests: Vec<Req>) -> Ended<Req, T, S::Error> {
+    /// One call, by a service that was ready at that time or else by a new one. A panic in any part of it stays in here.
+    async fn call(&self, readied: Option<(S, Instant)>, requests: Vec<Req>) -> Ended<Req, T, S::Error> {
         let shared = &*self.shared;
         let size = requests.len();
+        let (readied, at) = readied.unzip();
+        let began = at.unwrap_or_else(Instant::now);
         let call = AssertUnwindSafe(async move {
             let mut service = match readied {
                 Some(service) => service,
@@ -264,7 +266,6 @@ where
         });
         let mut call = pin!(Some(call.catch_unwind()));
         let mut timer = pin!(None);
-        let began = Instant::now();
         let until = shared.settings.timeout.map(|timeout| crate::policy::later(began, timeout));
         let ended = poll_fn(|cx| {
             if let Some(Poll::Ready(ended)) = call.as_mut().as_pin_mut().map(|call| call.poll(cx)) {
