@@ -123,7 +123,11 @@ impl<Req, T, E> Batch<Req, T, E> {
             let callers = (part.first..).zip(&part.requests).filter(|(_, request)| request.is_some());
             recipients.extend(callers.map(|(caller, _)| Recipient { group, caller }));
             let more = part.requests.into_iter().flatten().map(|(request, _)| request);
-            if group == 0 { requests = more.collect() } else { requests.extend(more) }
+            if group == 0 {
+                requests = more.collect()
+            } else {
+                requests.extend(more)
+            }
             cost = cost.plus(part.cost);
             part.group
         });

@@ -377,6 +377,39 @@ mod tests {
     }
 
     #[test]
+    fn what_is_full_is_sent_beside_the_one_that_collects() {
+        let mut lane = Lane::default();
+        assert!(!lane.wants_sender(MAX), "nothing is full");
+        lane.open(0, 1);
+        assert!(lane.wants_collector(MAX));
+        assert!(!lane.wants_sender(MAX), "it is open");
+        lane.close(0);
+        assert!(lane.wants_sender(MAX));
+        assert!(!lane.wants_sender(MAX) && !lane.wants_collector(MAX), "two tasks are all");
+        assert!(!lane.not_sent(), "another collects");
+        assert!(lane.wants_sender(MAX));
+        lane.stop_collecting();
+        assert!(lane.not_sent(), "nobody else does");
+        assert!(!lane.wants_collector(MAX));
+        assert_eq!(lane.pop_front(), Some(1));
+        lane.collected();
+        assert!(lane.sent());
+        lane.stop_collecting();
+
+        lane.open(0, 2);
+        lane.close(0);
+        assert!(lane.wants_sender(MAX));
+        assert_eq!(lane.pop_front(), Some(2));
+        assert!(!lane.not_sent(), "there is nothing to collect");
+        lane.open(0, 3);
+        lane.close(0);
+        assert!(lane.wants_sender(MAX));
+        assert_eq!(lane.pop_front(), Some(3));
+        lane.stop_sending();
+        assert!(lane.is_idle());
+    }
+
+    #[test]
     fn closed_batches_leave_before_the_open_one() {
         let mut lane = Lane::default();
         lane.open(0, 'a');
@@ -399,7 +432,8 @@ mod tests {
         lane.open(3, 'c');
         assert_eq!((lane.open_on(1), lane.open_on(4)), (Some(&'b'), None));
         assert_eq!(lane.close(1), Some(&'b'));
-        assert_eq!((lane.close(1), lane.open_on(1)), (None, None));
+        assert_eq!(lane.close(1), None);
+        assert_eq!(lane.open_on(1), None);
         lane.open(1, 'd');
         assert_eq!(lane.pop_front(), Some('b'), "closed before open");
         assert_eq!(lane.all_open().collect::<String>(), "acd");

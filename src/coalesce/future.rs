@@ -1,10 +1,6 @@
 //! The future of [`Coalesce`](super::Coalesce).
 
-use super::{
-    BatchError,
-    batch::Answer,
-    group::SharedGroup,
-};
+use super::{BatchError, batch::Answer, group::SharedGroup};
 use std::{
     fmt,
     future::Future,

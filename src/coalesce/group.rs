@@ -175,12 +175,7 @@ impl<Req, T, E> Group<Req, T, E> {
 
     /// Takes out the requests that somebody waits for, from the front, as many as fit beside those of `beside`. If
     /// nobody waits for what is left, it is closed.
-    pub(super) fn take(
-        self: &Arc<Self>,
-        beside: Cost,
-        limits: &Limits,
-        trigger: Trigger,
-    ) -> Part<Req, T, E> {
+    pub(super) fn take(self: &Arc<Self>, beside: Cost, limits: &Limits, trigger: Trigger) -> Part<Req, T, E> {
         let mut state = self.lock();
         let (count, cost) = state.fitting(beside, limits);
         let rest = state.requests.split_off(count);
@@ -310,5 +305,123 @@ impl<Req, T, E> fmt::Debug for Group<Req, T, E> {
             .field("in_flight", &state.in_flight)
             .field("closed", &state.closed)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::coalesce::core::Oversize;
+    use futures::task::noop_waker_ref;
+    use std::num::NonZeroUsize;
+    use tokio_test::task;
+
+    type Letters = Group<char, char, ()>;
+
+    const LIMITS: Limits =
+        Limits { max_items: NonZeroUsize::new(4).unwrap(), max_weight: 100, oversize: Oversize::SendAlone };
+
+    const fn weighing(weight: u64) -> Cost {
+        Cost { items: 1, weight }
+    }
+
+    /// The room for ten, of which these have taken a place each.
+    fn group(requests: &[(char, u64)]) -> Arc<Letters> {
+        let room = Arc::new(Semaphore::new(10 - requests.len()));
+        let (first, weight) = requests[0];
+        let group = Arc::new(Group::new(&room, 0, 1, first, weighing(weight)));
+        for (n, (request, weight)) in requests.iter().enumerate().skip(1) {
+            assert_eq!(group.join(*request, weighing(*weight), &LIMITS), Ok(n));
+        }
+        group
+    }
+
+    fn take(group: &Arc<Letters>, beside: Cost) -> (usize, String, Cost, bool) {
+        let part = group.take(beside, &LIMITS, Trigger::Tick);
+        let requests = part.requests.into_iter().flatten().map(|(request, _)| request).collect();
+        (part.first, requests, part.cost, part.is_last)
+    }
+
+    fn answer(group: &Letters, callers: &[usize], answer: char) {
+        group.deliver(callers.iter().map(|caller| (*caller, Ok(answer))));
+    }
+
+    fn poll(group: &Letters, caller: usize) -> Poll<Answer<char, ()>> {
+        group.poll(caller, &Context::from_waker(noop_waker_ref()))
+    }
+
+    #[test]
+    fn as_much_is_taken_as_fits_beside_the_rest() {
+        let taken = group(&[('a', 0), ('b', 0), ('c', 0)]);
+        let beside = Cost { items: 2, weight: 0 };
+        assert_eq!(take(&taken, beside), (0, "ab".into(), Cost { items: 2, weight: 0 }, false));
+        assert_eq!(taken.join('d', weighing(0), &LIMITS), Ok(3), "it is open");
+        assert_eq!(take(&taken, beside), (2, "cd".into(), Cost { items: 2, weight: 0 }, true));
+        assert_eq!(taken.join('e', weighing(0), &LIMITS), Err('e'), "it is closed");
+
+        let heavy = group(&[('a', 10), ('b', 60), ('c', 1)]);
+        assert_eq!(take(&heavy, weighing(50)).1, "a", "nobody goes past another");
+        assert_eq!(take(&heavy, weighing(41)), (1, String::new(), Cost::default(), false));
+        assert_eq!(take(&heavy, weighing(39)).1, "bc");
+    }
+
+    #[test]
+    fn who_has_left_takes_no_place() {
+        let left = group(&[('a', 90), ('b', 50), ('c', 50)].map(|(request, weight)| (request, weight / 10)));
+        left.leave(0);
+        assert_eq!(left.room.available_permits(), 8);
+        assert_eq!(
+            take(&left, Cost { items: 2, weight: 90 }),
+            (0, "bc".into(), Cost { items: 2, weight: 10 }, true)
+        );
+        answer(&left, &[1, 2], 'x');
+        assert_eq!(left.room.available_permits(), 10);
+    }
+
+    #[test]
+    fn calls_of_one_group_are_answered_and_abandoned_apart() {
+        let parted = group(&[('a', 0), ('b', 0), ('c', 0)]);
+        take(&parted, Cost { items: 2, weight: 0 });
+        take(&parted, Cost { items: 2, weight: 0 });
+        let mut minding = [[0, 1].as_slice(), &[2]].map(|callers| (task::spawn(()), callers));
+        let mut is_awaited = |call: usize| {
+            let (task, callers) = &mut minding[call];
+            let woken = task.is_woken();
+            (task.enter(|cx, _| parted.is_awaited_by(callers.iter().copied(), cx)), woken)
+        };
+        assert_eq!([is_awaited(0), is_awaited(1)], [(true, false), (true, false)]);
+        parted.leave(0);
+        assert_eq!([is_awaited(0), is_awaited(1)], [(true, true), (true, true)]);
+        parted.leave(1);
+        assert_eq!([is_awaited(0), is_awaited(1)], [(false, true), (true, true)]);
+        answer(&parted, &[2], 'x');
+        assert_eq!(poll(&parted, 2).map(Result::ok), Poll::Ready(Some('x')));
+        answer(&parted, &[0, 1], 'y');
+        assert_eq!(parted.room.available_permits(), 10);
+    }
+
+    #[test]
+    fn who_fails_with_the_group_is_who_is_still_in_it() {
+        let failed = group(&[('a', 0), ('b', 0), ('c', 0)]);
+        take(&failed, Cost { items: 3, weight: 0 });
+        failed.leave(1);
+        failed.fail(&BatchError::Closed);
+        assert!(poll(&failed, 0).is_pending());
+        assert!(matches!(poll(&failed, 2), Poll::Ready(Err(BatchError::Closed))));
+        assert_eq!(failed.join('d', weighing(0), &LIMITS), Err('d'));
+        answer(&failed, &[0], 'x');
+        assert_eq!(failed.room.available_permits(), 10);
+    }
+
+    #[test]
+    fn a_group_that_nobody_waits_for_takes_nobody_in() {
+        let gone = group(&[('a', 0)]);
+        let mut task = task::spawn(());
+        assert!(task.enter(|cx, _| gone.watch(cx)));
+        gone.leave(0);
+        assert!(task.is_woken());
+        assert!(!task.enter(|cx, _| gone.watch(cx)));
+        assert_eq!(gone.join('b', weighing(0), &LIMITS), Err('b'));
+        assert!(matches!(gone.offer('b', weighing(0), &LIMITS), Err(('b', Place::Next(Trigger::Idle)))));
     }
 }

@@ -11,3 +11,4 @@ mod random;
 mod settings;
 #[path = "../support/mod.rs"]
 mod support;
+mod threads;
