@@ -232,6 +232,9 @@ impl<Req, K, P> CoalesceLayer<Req, K, P> {
     /// Calls in flight at once, per key. Default: 4. For a bound over all keys, put a
     /// `tower::limit::ConcurrencyLimitLayer` below.
     ///
+    /// With one, requests of a key are sent in the order in which they came, from whatever thread; with more, those of
+    /// one thread are. (See the [module docs](super#order-and-threads).)
+    ///
     /// By Little's law `max_in_flight × max_items / duration of a call` requests pass per second, no more.
     ///
     /// # Errors

@@ -53,8 +53,9 @@
 //!
 //! # When a batch closes
 //!
-//! - When it has [`max_items`](CoalesceLayer::new), or [`max_weight`](CoalesceLayer::max_weight). A request that does
-//!   not fit opens the next batch; one that fits in none is [sent alone](Oversize).
+//! - When it has [`max_items`](CoalesceLayer::new), or [`max_weight`](CoalesceLayer::max_weight). It leaves at once, if
+//!   fewer than [`max_in_flight`](CoalesceLayer::max_in_flight) others are under way. A request that does not fit opens
+//!   the next batch; one that fits in none is [sent alone](Oversize).
 //! - At the end of the [tick](Linger::Tick): the task that sends it waits until all that could run has run, and takes
 //!   what is there then. No timer is involved. A request that comes alone leaves at once.
 //! - With [`Linger::Fixed`], a time after its first request; with [`Linger::WhileBusy`], when another call ends.
@@ -65,6 +66,14 @@
 //!
 //! Where calls are what is scarce, as under a quota of requests per minute, say
 //! [`max_in_flight(1)`](CoalesceLayer::max_in_flight): what comes during a call is in the next one.
+//!
+//! # Order, and threads
+//!
+//! A batch has its requests in the order in which they came, and each gets the result at its place. While several calls
+//! may be in flight, each thread has an open batch of its own, so that threads need not wait for one another; when the
+//! tick ends they are put together, up to the bounds of a batch. Which of two requests from different threads comes
+//! first is not said then, nor which of two calls in flight comes to the service first. With
+//! [`max_in_flight(1)`](CoalesceLayer::max_in_flight) all requests of a key are sent in the order in which they came.
 //!
 //! # Where it goes in a stack
 //!

@@ -156,8 +156,8 @@ where
     }
 
     /// Each thread has batches of its own while they are open, so that threads need not wait for one another; they are
-    /// put together when they are sent. Not where it matters which of two requests of different threads came first, or
-    /// when all of them together are enough.
+    /// put together when they are sent. Not where their order can matter, because calls go one after another; and not with
+    /// a linger, which all of them together may make needless.
     fn thread(&self) -> lanes::Lane {
         let settings = &self.settings;
         if settings.linger == Linger::Tick && settings.max_in_flight.get() > 1 {
@@ -167,7 +167,7 @@ where
         }
     }
 
-    /// Puts a request into what the thread has opened last: most requests, where many come.
+    /// Puts a request into what the thread has opened last, unless it would be full then: most of them, where many come.
     fn join_latest(
         &self,
         thread: lanes::Lane,
