@@ -2,8 +2,8 @@
 
 use super::{
     booking::{Bounds, Closed, Leave, Moved, SharedBounds},
-    quiet::Quiet,
     state::State,
+    untold::{OfThread, Untold},
 };
 #[cfg(feature = "redis")]
 use crate::fleet::{Front, Hook};
@@ -36,8 +36,8 @@ pub(super) struct Gate {
     /// Whether the gate may be closed: lets `poll_ready` pass an open gate without the lock. It is set and
     /// cleared under the lock; a stale reading does no harm, because `call` decides.
     maybe_closed: AtomicBool,
-    /// Answers that the state was not told of.
-    quiet: Quiet,
+    /// Calls and answers that the state was not told of.
+    untold: Untold,
     pub(super) settings: Arc<Settings>,
     /// Where the state is shared by many processes: what talks to them.
     #[cfg(feature = "redis")]
@@ -78,7 +78,7 @@ impl Gate {
         Self {
             state: Mutex::new(State::new(policy)),
             maybe_closed: AtomicBool::new(false),
-            quiet: Quiet::default(),
+            untold: Untold::default(),
             settings,
             #[cfg(feature = "redis")]
             fleet: None,
@@ -88,8 +88,8 @@ impl Gate {
     }
 
     /// For a gate that threads share, and of which there are not too many.
-    pub(super) fn with_lanes(mut self) -> Self {
-        self.quiet = Quiet::with_lanes();
+    pub(super) fn by_thread(mut self) -> Self {
+        self.untold = Untold::by_thread();
         self
     }
 
@@ -112,7 +112,7 @@ impl Gate {
         if let Some(fleet) = &self.fleet {
             return Self::shared(fleet.fork(), Arc::clone(&self.settings));
         }
-        Self::new(self.lock().fresh_policy(), Arc::clone(&self.settings))
+        Self::new(self.lock_told().fresh_policy(), Arc::clone(&self.settings))
     }
 
     pub(super) fn settings_mut(&mut self) -> &mut Settings {
@@ -149,17 +149,47 @@ impl Gate {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The same, with a state that has heard of all who left. Nobody leaves without the lock from here on.
+    fn lock_told(&self) -> MutexGuard<'_, State> {
+        let mut state = self.lock();
+        if state.leased {
+            self.untold.end_leases(&mut state);
+        }
+        state
+    }
+
     /// Books a call that nothing holds back.
     #[inline(always)]
-    pub(super) fn book_open(&self, call: (Instant, Cost), now: Instant) -> Option<Leave> {
-        self.lock().book_open(call, now)
+    pub(super) fn book_open(&self, (arrived, cost): (Instant, Cost), now: Instant) -> Option<Leave> {
+        match self.untold.of_this_thread() {
+            Some(thread) => {
+                thread.depart(cost, now).or_else(|| self.book_anew(thread, (arrived, cost), now))
+            }
+            None => self.lock().book_open((arrived, cost), now),
+        }
+    }
+
+    /// The same for a thread that has no lease: it gets one, if there is room for that beside those of others. If not,
+    /// theirs are over, too.
+    #[inline(never)]
+    fn book_anew(&self, thread: &OfThread, (arrived, cost): (Instant, Cost), now: Instant) -> Option<Leave> {
+        let mut state = self.lock();
+        let others = if state.leased { self.untold.tell(&mut state, now) } else { 0 };
+        if let Some((leave, lease)) = state.lease(cost, others, now) {
+            thread.renew(lease);
+            return Some(leave);
+        }
+        if state.leased {
+            self.untold.end_leases(&mut state);
+        }
+        state.book_open((arrived, cost), now)
     }
 
     /// Works on the state, then wakes whom that concerns.
     pub(super) fn with<T>(&self, work: impl FnOnce(&mut State, &mut Wakers) -> T) -> T {
         let mut wakers = Wakers::default();
         let result = {
-            let mut state = self.lock();
+            let mut state = self.lock_told();
             let result = work(&mut state, &mut wakers);
             #[cfg(feature = "redis")]
             if let Some(fleet) = &self.fleet {
@@ -228,7 +258,7 @@ impl Gate {
 
     #[inline]
     pub(super) fn answered(&self, signal: &Signal, leave: Leave, at: Instant) {
-        if leave.quiet && is_plain(signal) { self.quiet.add_one() } else { self.heard(signal, leave, at) }
+        if leave.quiet && is_plain(signal) { self.untold.add_answer() } else { self.heard(signal, leave, at) }
     }
 
     fn heard(&self, signal: &Signal, leave: Leave, at: Instant) {
@@ -310,16 +340,16 @@ impl Gate {
 
     /// How many calls of this state have left and are not answered.
     pub(super) fn in_flight(&self, state: &State) -> usize {
-        // A call that leaves and is answered while the lanes are read may be in the one and not in the other.
-        let quiet = self.quiet.sum() as usize;
-        let in_flight = state.in_flight().wrapping_sub(quiet) as isize;
+        // A call that leaves and is answered while they are added up may be in the one and not in the other.
+        let answered = self.untold.answers() as usize;
+        let in_flight = state.in_flight().wrapping_sub(answered) as isize;
         in_flight.max(0) as usize
     }
 
     /// Shows the state to `look`, with the time until which the gate is closed.
     pub(super) fn inspect<T>(&self, look: impl FnOnce(&mut State, Option<Closed>, Instant) -> T) -> T {
         let now = Instant::now();
-        let mut state = self.lock();
+        let mut state = self.lock_told();
         let closed = state.closed_until(now);
         look(&mut state, closed, now)
     }
@@ -370,9 +400,8 @@ mod tests {
         WaitReason::Normal,
         cooldown::{anchor::GateRef, attempt::Attempt},
         deferred::Permit,
-        policy::Ladder,
-        signal::Reading,
-        signal::Unit,
+        policy::{Known, Ladder, Quota},
+        signal::{Reading, Unit},
     };
 
     fn call(gate: &Arc<Gate>, signal: &Signal) {
@@ -388,8 +417,8 @@ mod tests {
         for lanes in [false, true] {
             let policy = Ladder::new().pace(100, Duration::ZERO, Duration::ZERO).unwrap();
             let gate = Gate::new(Box::new(policy), Arc::default());
-            let gate = Arc::new(if lanes { gate.with_lanes() } else { gate });
-            let in_flight = || gate.in_flight(&gate.lock());
+            let gate = Arc::new(if lanes { gate.by_thread() } else { gate });
+            let in_flight = || gate.in_flight(&gate.lock_told());
             let mut locked = 0;
             let mut calls = |signal: Signal, times| {
                 assert!(!gate.maybe_closed());
@@ -408,7 +437,65 @@ mod tests {
         }
     }
 
-    /// One by key has no lanes.
+    fn by_thread(policy: impl Policy + 'static) -> Gate {
+        Gate::new(Box::new(policy), Arc::default()).by_thread()
+    }
+
+    fn leave(gate: &Gate, now: Instant) -> Option<Leave> {
+        gate.book_open((now, Cost::one()), now)
+    }
+
+    #[test]
+    fn a_thread_with_a_lease_needs_no_lock() {
+        let gate = by_thread(Ladder::new().pace(100, Duration::ZERO, Duration::ZERO).unwrap());
+        let now = Instant::now();
+        for calls in 1..=100_usize {
+            let leave = leave(&gate, now).unwrap();
+            assert!(leave.quiet);
+            gate.answered(&Signal::new(Verdict::Accepted), leave, now);
+            assert_eq!(gate.locked.load(Relaxed), calls.div_ceil(33), "one, and 32 by the lease");
+        }
+        let after = now + Duration::from_millis(1);
+        assert!(leave(&gate, after).is_some());
+        assert_eq!(gate.locked.load(Relaxed), 5, "it is over after a millisecond");
+        assert!(leave(&gate, after).is_some());
+        assert_eq!(gate.inspect(|state, _, _| gate.in_flight(state)), 2);
+    }
+
+    #[test]
+    fn nobody_leaves_by_a_lease_once_the_gate_is_closed() {
+        let gate = by_thread(Ladder::new().pace(100, Duration::ZERO, Duration::ZERO).unwrap());
+        let now = Instant::now();
+        let [first, second] = [0, 0].map(|_| leave(&gate, now).unwrap());
+        gate.answered(&Signal::new(Verdict::Throttled), first, now);
+        assert_eq!(leave(&gate, now), None);
+        gate.answered(&Signal::new(Verdict::Throttled), second, now);
+        assert_eq!(gate.inspect(|state, _, _| (gate.in_flight(state), state.epoch())), (0, 1));
+        gate.reset();
+        assert_eq!(leave(&gate, now).map(|leave| leave.epoch), Some(2));
+    }
+
+    /// Whatever the threads do, no more leave than the quota says, and no fewer.
+    #[test]
+    fn threads_with_leases_share_a_quota_to_the_call() {
+        const QUOTA: u32 = 2_500;
+        let quota = Quota::new(QUOTA, Duration::from_secs(3600)).unwrap();
+        let gate = by_thread(Known::new(quota));
+        let now = Instant::now();
+        let left: u32 = std::thread::scope(|scope| {
+            let threads = [(); 4].map(|()| {
+                scope.spawn(|| {
+                    let calls = (0..2 * QUOTA).filter_map(|_| leave(&gate, now));
+                    calls.map(|leave| gate.answered(&Signal::new(Verdict::Accepted), leave, now)).count()
+                })
+            });
+            threads.map(|thread| thread.join().unwrap() as u32).iter().sum()
+        });
+        assert_eq!(left, QUOTA);
+        assert_eq!(gate.inspect(|state, _, _| gate.in_flight(state)), 0);
+    }
+
+    /// One by key has nothing by thread.
     #[test]
     fn a_gate_is_small() {
         let policy = crate::policy::Known::new(crate::policy::Quota::new(9, Duration::from_secs(1)).unwrap());

@@ -75,7 +75,7 @@ impl AdaptiveCooldownLayer {
 
     fn with_gate(gate: Gate) -> Self {
         Self {
-            gate: Arc::new(gate.with_lanes()),
+            gate: Arc::new(gate.by_thread()),
             options: Options {
                 classify: HttpClassifier::new(),
                 reject: NeverReject::new(),
@@ -305,7 +305,7 @@ impl<C, R, A, W, D> AdaptiveCooldownLayer<C, R, A, W, D> {
     fn settings_mut(&mut self) -> &mut Settings {
         if Arc::get_mut(&mut self.gate).is_none() {
             tracing::debug!(upstream = %self.gate.settings.name, "a late setting: the layer gets a gate of its own");
-            self.gate = Arc::new(self.gate.fork().with_lanes());
+            self.gate = Arc::new(self.gate.fork().by_thread());
         }
         Arc::get_mut(&mut self.gate).expect("this layer alone has the gate that was just made").settings_mut()
     }

@@ -113,11 +113,11 @@ mod handle;
 #[cfg_attr(docsrs, doc(cfg(feature = "keyed")))]
 pub mod keyed;
 mod layer;
-mod quiet;
 mod ready;
 mod reject;
 mod service;
 mod state;
+mod untold;
 
 pub use self::{
     deadline::{GrpcTimeout, NoDeadline, TimeLeft},

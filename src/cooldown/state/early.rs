@@ -2,22 +2,23 @@
 
 use super::State;
 use crate::{
-    Cost,
+    Cost, WaitReason,
+    cooldown::{booking::Leave, untold::Lease},
     policy::{Mirrored, later},
 };
 use std::time::Duration;
 use tokio::time::Instant;
 
 /// For so many calls, in so much time.
-pub(super) const ROOM: (u8, Duration) = (32, Duration::from_millis(1));
+pub(super) const ROOM: (u32, Duration) = (32, Duration::from_millis(1));
 
 /// Departures for which the policy [had room](crate::policy::Policy::has_room_for) beforehand, and of which it is told later, before
 /// anything else is asked or said, as if all had left with the last of them. A call then does with one line of the
 /// state, as long as nothing happens.
 #[derive(Default)]
 pub(super) struct Early {
-    room: u8,
-    pub(super) untold: u8,
+    room: u32,
+    pub(super) untold: u32,
     /// What holds for all of them, as in [`Leave::quiet`](crate::cooldown::booking::Leave::quiet).
     quiet: bool,
     /// The policy has room until then.
@@ -39,7 +40,7 @@ impl Early {
 
     pub(super) fn make_room(&mut self, policy: &Mirrored, now: Instant) {
         let (calls, time) = ROOM;
-        if policy.has_room_for(calls.into(), now) {
+        if policy.has_room_for(calls as usize, now) {
             self.room = calls;
             self.until = Some(later(now, time));
             self.quiet = !policy.needs_success();
@@ -50,11 +51,41 @@ impl Early {
 impl State {
     /// Tells the policy of all departures that it has not heard of. Before anything else is asked of it or told.
     #[inline]
-    pub(super) fn tell(&mut self) {
+    pub(in crate::cooldown) fn tell(&mut self) {
         self.early.room = 0;
         if self.early.untold > 0 {
             self.tell_all();
         }
+    }
+
+    /// A call leaves, and the thread gets a lease, if nothing is to be heard of these calls and the policy has room for
+    /// them beside those `others`. All who left by a lease have been [told](Self::have_left) of.
+    pub(in crate::cooldown) fn lease(
+        &mut self,
+        cost: Cost,
+        others: usize,
+        now: Instant,
+    ) -> Option<(Leave, Lease)> {
+        let is_open = self.closed_until(now).is_none() && self.waiting() == 0;
+        if !is_open || cost != Cost::one() || self.policy.needs_success() {
+            return None;
+        }
+        self.tell();
+        let now = self.not_before_the_last(now);
+        let (calls, time) = ROOM;
+        if !self.policy.has_room_for(others + 1 + calls as usize, now) {
+            return None;
+        }
+        let leave = self.depart(cost, WaitReason::Normal, now);
+        self.leased = true;
+        Some((leave, Lease::new(calls, later(now, time), self.epoch)))
+    }
+
+    /// That many calls have left by a lease, the last of them at that time. The policy is to be [told](Self::tell).
+    pub(in crate::cooldown) fn have_left(&mut self, calls: u32, last: Instant) {
+        self.early.untold += calls;
+        self.in_flight += calls as usize;
+        self.last_departure = self.last_departure.max(Some(last));
     }
 
     fn tell_all(&mut self) {

@@ -34,6 +34,8 @@ pub(super) struct State {
     /// Those of them whose every answer is heard. Where the policy has a bound, it is these.
     heard: usize,
     early: Early,
+    /// Threads may let calls go by themselves.
+    pub(super) leased: bool,
     epoch: u64,
     /// There while somebody waits: an idle gate takes little memory, because there may be a million of them.
     crowd: Option<Box<Crowd>>,
@@ -53,6 +55,7 @@ impl State {
             in_flight: 0,
             heard: 0,
             early: Early::default(),
+            leased: false,
             crowd: None,
         }
     }
@@ -108,7 +111,7 @@ impl State {
             return None;
         }
         if let Some(quiet) = self.early.depart(cost, now) {
-            let at = self.last_departure.map_or(now, |last| last.max(now));
+            let at = self.not_before_the_last(now);
             return Some(self.left(at, cost, WaitReason::Normal, quiet));
         }
         self.ask_policy((arrived, cost), now)
@@ -117,6 +120,7 @@ impl State {
     #[inline(never)]
     fn ask_policy(&mut self, (arrived, cost): (Instant, Cost), now: Instant) -> Option<Leave> {
         self.tell();
+        let now = self.not_before_the_last(now);
         if self.is_full(now) || self.policy.departure(arrived, cost).at > now {
             return None;
         }
@@ -261,10 +265,15 @@ impl State {
         })
     }
 
+    /// Callers read the clock before they have the lock, so one of them may be a little behind.
+    #[inline]
+    fn not_before_the_last(&self, now: Instant) -> Instant {
+        self.last_departure.map_or(now, |last| last.max(now))
+    }
+
     #[inline]
     fn depart(&mut self, cost: Cost, reason: WaitReason, now: Instant) -> Leave {
-        // Callers read the clock before they have the lock, so one of them may be a little behind.
-        let at = self.last_departure.map_or(now, |last| last.max(now));
+        let at = self.not_before_the_last(now);
         self.policy.depart(at, cost);
         let quiet = !self.policy.needs_success() && self.policy.max_in_flight().is_none();
         self.left(at, cost, reason, quiet)
