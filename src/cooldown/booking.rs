@@ -155,6 +155,8 @@ pub(super) struct Leave {
     pub(super) reason: WaitReason,
     /// A success need not be told to the policy.
     pub(super) quiet: bool,
+    /// It may be told a little later.
+    pub(super) late: bool,
 }
 
 /// What becomes of a call at the gate: it leaves, or it would wait for too long.

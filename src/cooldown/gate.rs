@@ -3,12 +3,13 @@
 use super::{
     booking::{Bounds, Closed, Leave, Moved, SharedBounds},
     state::State,
-    untold::{OfThread, Untold},
+    untold::Untold,
 };
 #[cfg(feature = "redis")]
 use crate::fleet::{Front, Hook};
 use crate::{
     Cost, WaitReason,
+    lanes::Lane,
     policy::{Answer, Closing, Policy},
     record::Statistics,
     signal::{Signal, Verdict},
@@ -152,7 +153,7 @@ impl Gate {
     /// The same, with a state that has heard of all who left. Nobody leaves without the lock from here on.
     fn lock_told(&self) -> MutexGuard<'_, State> {
         let mut state = self.lock();
-        if state.leased {
+        if state.leased != 0 {
             self.untold.end_leases(&mut state);
         }
         state
@@ -162,8 +163,8 @@ impl Gate {
     #[inline(always)]
     pub(super) fn book_open(&self, (arrived, cost): (Instant, Cost), now: Instant) -> Option<Leave> {
         match self.untold.of_this_thread() {
-            Some(thread) => {
-                thread.depart(cost, now).or_else(|| self.book_anew(thread, (arrived, cost), now))
+            Some((of, thread)) => {
+                thread.depart(cost, now).or_else(|| self.book_anew(of, (arrived, cost), now))
             }
             None => self.lock().book_open((arrived, cost), now),
         }
@@ -172,14 +173,14 @@ impl Gate {
     /// The same for a thread that has no lease: it gets one, if there is room for that beside those of others. If not,
     /// theirs are over, too.
     #[inline(never)]
-    fn book_anew(&self, thread: &OfThread, (arrived, cost): (Instant, Cost), now: Instant) -> Option<Leave> {
+    fn book_anew(&self, thread: Lane, (arrived, cost): (Instant, Cost), now: Instant) -> Option<Leave> {
         let mut state = self.lock();
-        let others = if state.leased { self.untold.tell(&mut state, now) } else { 0 };
+        let others = if state.leased == 0 { 0 } else { self.untold.tell(&mut state, now) };
         if let Some((leave, lease)) = state.lease(cost, others, now) {
-            thread.renew(lease);
+            self.untold.renew(thread, lease, &mut state);
             return Some(leave);
         }
-        if state.leased {
+        if state.leased != 0 {
             self.untold.end_leases(&mut state);
         }
         state.book_open((arrived, cost), now)
@@ -258,7 +259,11 @@ impl Gate {
 
     #[inline]
     pub(super) fn answered(&self, signal: &Signal, leave: Leave, at: Instant) {
-        if leave.quiet && is_plain(signal) { self.untold.add_answer() } else { self.heard(signal, leave, at) }
+        match is_plain(signal) {
+            true if leave.quiet => self.untold.add_answer(),
+            true if leave.late && self.untold.accepted(leave, at) => {}
+            _ => self.heard(signal, leave, at),
+        }
     }
 
     fn heard(&self, signal: &Signal, leave: Leave, at: Instant) {

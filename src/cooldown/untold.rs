@@ -5,9 +5,12 @@ use crate::{
     Cost, WaitReason,
     lanes::{Lane, Lanes},
 };
-use std::sync::{
-    Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicU64, Ordering::Relaxed},
+use std::{
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
 };
 use tokio::time::Instant;
 
@@ -18,7 +21,6 @@ pub(super) struct Untold {
     threads: Option<Lanes<OfThread>>,
 }
 
-/// In one cache line.
 #[derive(Default)]
 pub(super) struct OfThread {
     lease: Mutex<Lease>,
@@ -33,14 +35,82 @@ pub(super) struct Lease {
     left: u32,
     until: Option<Instant>,
     epoch: u64,
-    /// Calls that have left of which the state has not heard, and when the last one did.
-    departures: u32,
-    last: Option<Instant>,
+    /// Of their success nothing need be heard. Else it may be heard later, while the lease is in force.
+    quiet: bool,
+    untold: Events,
+}
+
+/// Of which the policy has not heard.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Events {
+    /// Calls that have left, and when the first and the last one did.
+    pub(super) departures: u32,
+    pub(super) first: Option<Instant>,
+    pub(super) last: Option<Instant>,
+    /// Calls that were accepted, how long they took together, and when the last one was.
+    pub(super) accepted: u32,
+    pub(super) took: Duration,
+    pub(super) at: Option<Instant>,
+}
+
+impl Events {
+    #[inline]
+    pub(super) fn departed(&mut self, at: Instant) {
+        self.departures += 1;
+        self.first.get_or_insert(at);
+        self.last = Some(at);
+    }
+
+    #[inline]
+    fn accepted(&mut self, departed: Instant, at: Instant) {
+        self.accepted += 1;
+        self.took += at.saturating_duration_since(departed);
+        self.at = self.at.max(Some(at));
+    }
+
+    /// Those of another thread as well.
+    pub(super) fn add(&mut self, other: Self) {
+        self.departures += other.departures;
+        self.first = self.first.into_iter().chain(other.first).min();
+        self.last = self.last.max(other.last);
+        self.accepted += other.accepted;
+        self.took += other.took;
+        self.at = self.at.max(other.at);
+    }
+
+    pub(super) const fn is_empty(&self) -> bool {
+        self.departures == 0 && self.accepted == 0
+    }
+
+    /// The time from one departure to the next, if they are evenly spread, and what an accepted call took on average.
+    pub(super) fn spread(&self) -> (Duration, Duration) {
+        let between = self.first.zip(self.last).map(|(first, last)| last.saturating_duration_since(first));
+        (between.unwrap_or_default() / self.departures.max(1), self.took / self.accepted.max(1))
+    }
+
+    /// The next one to tell: its time, where they are so far apart.
+    pub(super) fn next_departure(&mut self, apart: Duration) -> Option<Instant> {
+        self.departures = self.departures.checked_sub(1)?;
+        if self.departures == 0 {
+            self.first = None;
+            return self.last.take();
+        }
+        self.first = self.first.map(|first| first + apart);
+        self.first
+    }
+
+    /// The next one to tell: when it left and when it was answered, if it took so long.
+    pub(super) fn next_accepted(&mut self, took: Duration) -> Option<(Instant, Instant)> {
+        self.accepted = self.accepted.checked_sub(1)?;
+        self.took = self.took.saturating_sub(took);
+        let at = if self.accepted == 0 { self.at.take()? } else { self.at? };
+        Some((at.checked_sub(took).unwrap_or(at), at))
+    }
 }
 
 impl Lease {
-    pub(super) const fn new(calls: u32, until: Instant, epoch: u64) -> Self {
-        Self { left: calls, until: Some(until), epoch, departures: 0, last: None }
+    pub(super) fn new(calls: u32, until: Instant, epoch: u64, quiet: bool) -> Self {
+        Self { left: calls, until: Some(until), epoch, quiet, untold: Events::default() }
     }
 
     /// One more call leaves, if it may.
@@ -50,23 +120,37 @@ impl Lease {
         if self.left == 0 || !in_time || cost != Cost::one() {
             return None;
         }
-        let at = self.last.map_or(now, |last| last.max(now));
         self.left -= 1;
-        self.departures += 1;
-        self.last = Some(at);
-        Some(Leave { epoch: self.epoch, at, cost, reason: WaitReason::Normal, quiet: true })
+        self.untold.departed(now);
+        let (quiet, late) = (self.quiet, !self.quiet);
+        Some(Leave { epoch: self.epoch, at: now, cost, reason: WaitReason::Normal, quiet, late })
+    }
+
+    /// A call was accepted, of which the policy may hear later. Whether it will.
+    #[inline]
+    fn accepted(&mut self, leave: Leave, at: Instant) -> bool {
+        let in_force = self.epoch == leave.epoch && self.until.is_some_and(|until| at < until);
+        if in_force {
+            self.untold.accepted(leave.at, at);
+        }
+        in_force
     }
 
     fn renew(&mut self, lease: Self) {
-        *self = Self { departures: self.departures, last: self.last, ..lease };
+        *self = Self { untold: self.untold, ..lease };
     }
 
-    /// Tells the state who has left.
-    fn tell(&mut self, state: &mut State) {
-        if let Some(last) = self.last.take() {
-            state.have_left(self.departures, last);
-            self.departures = 0;
+    fn end(&mut self) {
+        (self.left, self.until) = (0, None);
+    }
+
+    /// Tells the state what has happened. Whether there was a success.
+    fn tell(&mut self, state: &mut State) -> bool {
+        let untold = std::mem::take(&mut self.untold);
+        if !untold.is_empty() {
+            state.has_happened(untold, self.quiet);
         }
+        untold.accepted > 0
     }
 }
 
@@ -76,8 +160,10 @@ impl OfThread {
         self.lease().depart(cost, now)
     }
 
-    pub(super) fn renew(&self, lease: Lease) {
-        self.lease().renew(lease);
+    /// Whether the state hears of it later.
+    #[inline]
+    fn accepted(&self, leave: Leave, at: Instant) -> bool {
+        self.lease().accepted(leave, at)
     }
 
     /// Whoever has the state's lock may ask for this one, and not the other way round.
@@ -94,8 +180,9 @@ impl Untold {
     }
 
     #[inline]
-    pub(super) fn of_this_thread(&self) -> Option<&OfThread> {
-        self.threads.as_ref().map(|threads| threads.get(Lane::of_this_thread()))
+    pub(super) fn of_this_thread(&self) -> Option<(Lane, &OfThread)> {
+        let lane = Lane::of_this_thread();
+        self.threads.as_ref().map(|threads| (lane, threads.get(lane)))
     }
 
     #[inline]
@@ -109,62 +196,137 @@ impl Untold {
         }
     }
 
+    /// A call was accepted of which the policy may hear later. Whether it will.
+    #[inline]
+    pub(super) fn accepted(&self, leave: Leave, at: Instant) -> bool {
+        self.of_this_thread().is_some_and(|(_, thread)| thread.accepted(leave, at))
+    }
+
     pub(super) fn answers(&self) -> u64 {
         let threads = self.threads.iter().flat_map(Lanes::iter).map(|thread| &thread.answers);
         threads.chain([&self.answers]).map(|answers| answers.load(Relaxed)).sum()
     }
 
-    /// Tells the state of all who have left by a lease. Returns how many still may.
+    /// The thread gets this lease.
+    pub(super) fn renew(&self, thread: Lane, lease: Lease, state: &mut State) {
+        state.leased |= 1 << thread.index();
+        if let Some(threads) = &self.threads {
+            threads.get(thread).lease().renew(lease);
+        }
+    }
+
+    /// Tells the state of what has happened by leases. Returns how many calls may still leave by them.
     pub(super) fn tell(&self, state: &mut State, now: Instant) -> usize {
-        let mut left = 0;
-        for thread in self.threads.iter().flat_map(Lanes::iter) {
-            let mut lease = thread.lease();
-            lease.tell(state);
+        self.visit(state, |lease| {
             if lease.until.is_none_or(|until| until <= now) {
-                lease.left = 0;
+                lease.end();
             }
-            left += lease.left as usize;
+            lease.left as usize
+        })
+    }
+
+    /// The same, and no call may leave by one any more.
+    #[cold]
+    pub(super) fn end_leases(&self, state: &mut State) {
+        self.visit(state, |lease| {
+            lease.end();
+            0
+        });
+    }
+
+    fn visit(&self, state: &mut State, mut look: impl FnMut(&mut Lease) -> usize) -> usize {
+        let Some(threads) = &self.threads else { return 0 };
+        let (mut left, mut accepted) = (0, false);
+        let leased = state.leased;
+        let leases = || {
+            let is_leased = move |thread: &usize| leased & (1 << thread) != 0;
+            (0..u64::BITS as usize).filter(is_leased).map(|thread| (thread, threads.at(thread).lease()))
+        };
+        for (thread, mut lease) in leases() {
+            accepted |= lease.tell(state);
+            left += look(&mut lease);
+            if lease.until.is_none() {
+                state.leased &= !(1 << thread);
+            }
+        }
+        if accepted {
+            // A call may leave by one lease and be answered by another, and all who were answered have left by now.
+            leases().for_each(|(_, mut lease)| {
+                let untold = &mut lease.untold;
+                let later = Events { departures: 0, first: None, last: None, ..*untold };
+                let earlier = Events { accepted: 0, took: Duration::ZERO, at: None, ..*untold };
+                if !earlier.is_empty() {
+                    state.has_happened(earlier, false);
+                    *untold = later;
+                }
+            });
         }
         state.tell();
         left
-    }
-
-    /// The same, and nobody may any more.
-    #[cold]
-    pub(super) fn end_leases(&self, state: &mut State) {
-        for thread in self.threads.iter().flat_map(Lanes::iter) {
-            let mut lease = thread.lease();
-            lease.tell(state);
-            lease.left = 0;
-        }
-        state.leased = false;
-        state.tell();
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[test]
     fn a_lease_is_for_so_many_calls_in_so_much_time() {
         let now = Instant::now();
         let at = |micros| now + Duration::from_micros(micros);
-        let mut lease = Lease::new(2, at(10), 7);
+        let mut lease = Lease::new(2, at(10), 7, true);
         let leave = lease.depart(Cost::one(), at(1)).unwrap();
         assert_eq!((leave.epoch, leave.at, leave.quiet), (7, at(1), true));
         assert_eq!(lease.depart(Cost::one().input(5), at(1)), None, "it is for calls of one request");
         assert_eq!(lease.depart(Cost::one(), at(10)), None, "it is over");
-        assert_eq!(lease.depart(Cost::one(), at(0)).unwrap().at, at(1), "times do not go backwards");
+        assert_eq!(lease.depart(Cost::one(), at(2)).unwrap().at, at(2));
         assert_eq!(lease.depart(Cost::one(), at(2)), None, "it is used up");
-        lease.renew(Lease::new(1, at(20), 8));
+        lease.renew(Lease::new(1, at(20), 8, true));
         assert_eq!(lease.depart(Cost::one(), at(11)).unwrap().epoch, 8);
-        assert_eq!((lease.departures, lease.last), (3, Some(at(11))));
+        let untold = lease.untold;
+        assert_eq!((untold.departures, untold.first, untold.last), (3, Some(at(1)), Some(at(11))));
     }
 
     #[test]
-    fn what_each_call_writes_is_in_one_cache_line() {
-        assert!(size_of::<OfThread>() <= 64);
+    fn a_success_is_told_later_while_the_lease_is_in_force() {
+        let now = Instant::now();
+        let at = |micros| now + Duration::from_micros(micros);
+        let mut lease = Lease::new(2, at(10), 7, false);
+        let leave = lease.depart(Cost::one(), at(1)).unwrap();
+        assert_eq!((leave.quiet, leave.late), (false, true));
+        assert!(lease.accepted(leave, at(9)));
+        assert!(!lease.accepted(leave, at(10)), "it is over");
+        lease.renew(Lease::new(2, at(20), 8, false));
+        assert!(!lease.accepted(leave, at(11)), "the gate was closed since it left");
+        assert!(lease.accepted(Leave { epoch: 8, ..leave }, at(11)));
+        lease.end();
+        assert!(!lease.accepted(Leave { epoch: 8, ..leave }, at(12)));
+        assert_eq!((lease.untold.accepted, lease.untold.took), (2, Duration::from_micros(8 + 10)));
+    }
+
+    #[test]
+    fn what_is_told_later_is_spread_over_its_time() {
+        let now = Instant::now();
+        let at = |micros| now + Duration::from_micros(micros);
+        let mut events = Events::default();
+        [0, 1, 8].into_iter().for_each(|micros| events.departed(at(micros)));
+        let mut others = Events::default();
+        [2, 9].into_iter().for_each(|micros| others.departed(at(micros)));
+        others.accepted(at(2), at(4));
+        others.accepted(at(9), at(10));
+        events.add(others);
+        events.accepted(at(0), at(9));
+        let (apart, took) = events.spread();
+        let departures: Vec<_> = std::iter::from_fn(|| events.next_departure(apart)).collect();
+        let spread = [1800, 3600, 5400, 7200, 9000].map(|nanos| now + Duration::from_nanos(nanos));
+        assert_eq!(departures, spread);
+        let accepted: Vec<_> = std::iter::from_fn(|| events.next_accepted(took)).collect();
+        assert_eq!(accepted, [(at(6), at(10)); 3], "12 us in all");
+        assert_eq!(events, Events::default());
+    }
+
+    #[test]
+    fn what_each_call_writes_is_in_a_few_cache_lines() {
+        assert!(size_of::<OfThread>() <= 192, "{}", size_of::<OfThread>());
     }
 }

@@ -91,9 +91,11 @@ pub trait Policy: BoxedClone + fmt::Debug + Send {
     fn departure(&self, arrived: Instant, cost: Cost) -> Departure;
 
     /// Whether that many calls, of [one request](Cost::one) each, may leave one after another without a wait, the
-    /// first one now and the others now or at any later time, as long as nothing but departures is told meanwhile.
+    /// first one now and the others now or at any later time, as long as nothing but departures is told meanwhile
+    /// (and successes, if it [may hear of them later](Self::hears_later)).
     /// The gate may then let them go without asking. It tells of them before it asks or tells anything else, as if
-    /// they had left together with the last of them, less than a millisecond after the first. That makes calls a
+    /// they had left together with the last of them, less than a millisecond after the first (or evenly within that
+    /// time, if it tells of successes with them). That makes calls a
     /// little cheaper, and much cheaper where threads share the gate. Default: false.
     fn has_room_for(&self, calls: usize, now: Instant) -> bool {
         let _ = (calls, now);
@@ -135,6 +137,15 @@ pub trait Policy: BoxedClone + fmt::Debug + Send {
     /// Default: true.
     fn needs_success(&self) -> bool {
         true
+    }
+
+    /// Whether the policy may hear a little later that a call was [accepted](crate::signal::Verdict::Accepted), if
+    /// nothing else happens at the gate meanwhile. Where it also [has room](Self::has_room_for) for some more calls, the
+    /// gate then collects, in each thread and for a millisecond at most, how many were accepted; it tells of them in
+    /// turn with the departures, with the time that they took on average, before it asks or tells anything else. Such a
+    /// success cannot close the gate. Default: false.
+    fn hears_later(&self) -> bool {
+        false
     }
 
     /// The rate at which it lets calls leave at present, in requests a second, if it has one: for those who look at
@@ -300,7 +311,7 @@ mod tests {
     fn a_policy_that_says_the_least_hears_everything_and_bounds_nothing() {
         assert_eq!((Least.rate(), Least.max_in_flight()), (None, None));
         assert!(Least.needs_success());
-        assert!(!Least.has_room_for(1, Instant::now()));
+        assert!(!Least.has_room_for(1, Instant::now()) && !Least.hears_later());
         assert!(!Least.trusts_readings() && !Least.keeps_counters());
     }
 

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 impl State {
     /// It is no longer in flight.
-    fn ended(&mut self, quiet: bool) {
+    pub(super) fn ended(&mut self, quiet: bool) {
         self.in_flight = self.in_flight.wrapping_sub(1);
         self.heard -= usize::from(!quiet);
     }

@@ -34,14 +34,16 @@ pub(super) struct State {
     /// Those of them whose every answer is heard. Where the policy has a bound, it is these.
     heard: usize,
     early: Early,
-    /// Threads may let calls go by themselves.
-    pub(super) leased: bool,
+    /// Which threads may let calls go by themselves, a bit for each.
+    pub(super) leased: u64,
     epoch: u64,
     /// There while somebody waits: an idle gate takes little memory, because there may be a million of them.
     crowd: Option<Box<Crowd>>,
     closed: Option<Closed>,
     next_ticket: u64,
     policy: Mirrored,
+    /// The last departure that the policy heard of.
+    last_told: Option<Instant>,
 }
 
 impl State {
@@ -52,10 +54,11 @@ impl State {
             closed: None,
             next_ticket: 0,
             last_departure: None,
+            last_told: None,
             in_flight: 0,
             heard: 0,
             early: Early::default(),
-            leased: false,
+            leased: 0,
             crowd: None,
         }
     }
@@ -274,6 +277,7 @@ impl State {
     #[inline]
     fn depart(&mut self, cost: Cost, reason: WaitReason, now: Instant) -> Leave {
         let at = self.not_before_the_last(now);
+        self.last_told = Some(at);
         self.policy.depart(at, cost);
         let quiet = !self.policy.needs_success() && self.policy.max_in_flight().is_none();
         self.left(at, cost, reason, quiet)
@@ -284,7 +288,7 @@ impl State {
         self.last_departure = Some(at);
         self.in_flight += 1;
         self.heard += usize::from(!quiet);
-        Leave { epoch: self.epoch, at, cost, reason, quiet }
+        Leave { epoch: self.epoch, at, cost, reason, quiet, late: false }
     }
 
     /// Releases everyone who is due. Returns when the one who is then at the head may leave; its timer is set

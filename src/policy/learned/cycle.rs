@@ -75,6 +75,11 @@ impl Cycle {
         }
     }
 
+    /// A call was refused, and none has been granted since.
+    pub(super) const fn is_closed(&self) -> bool {
+        self.closing.is_some()
+    }
+
     /// For so many seconds nothing could leave, or nothing was asked for.
     pub(super) fn idle(&mut self, secs: f64) {
         self.recent.idle += secs;

@@ -281,6 +281,19 @@ impl Policy for Learned {
         self.flight.cap().map(|cap| cap as usize)
     }
 
+    /// Where so many turns are over in no time, and nothing is being found out by single calls.
+    fn has_room_for(&self, calls: usize, now: Instant) -> bool {
+        let is_calm = self.granted > 0
+            && self.probe == Probe::No
+            && self.flight.cap().is_none()
+            && !self.cycle.is_closed();
+        is_calm && self.pace.has_room_for(calls, self.rate, now)
+    }
+
+    fn hears_later(&self) -> bool {
+        true
+    }
+
     fn rate(&self) -> Option<f64> {
         Self::rate(self)
     }

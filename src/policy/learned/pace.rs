@@ -29,6 +29,12 @@ impl Pace {
         self.slot.map(|slot| later(slot, self.interval(rate))).max(self.open_at)
     }
 
+    /// Whether so many calls may leave now or later, if nobody waits until they do. A few milliseconds of them at most.
+    pub(super) fn has_room_for(&self, calls: usize, rate: f64, now: Instant) -> bool {
+        let turns = secs(calls as f64 / rate);
+        turns <= SLACK && self.next(rate).is_none_or(|next| later(next, turns) <= now)
+    }
+
     fn interval(&self, rate: f64) -> Duration {
         secs(f64::from(self.weight) / rate)
     }

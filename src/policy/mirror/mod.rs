@@ -110,6 +110,12 @@ impl Mirrored {
         self.told.is_some() || self.policy.needs_success()
     }
 
+    /// Whether that may be heard later, or not at all.
+    #[inline]
+    pub(crate) fn hears_later(&self) -> bool {
+        self.told.is_none() && (self.policy.hears_later() || !self.policy.needs_success())
+    }
+
     /// Where the server's counters are known, each call is weighed.
     pub(crate) fn has_room_for(&self, calls: usize, now: Instant) -> bool {
         self.told.is_none() && self.policy.max_in_flight().is_none() && self.policy.has_room_for(calls, now)
