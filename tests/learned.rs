@@ -131,6 +131,39 @@ async fn counters_that_are_told_use_nearly_all_and_are_hardly_ever_refused() {
     }
 }
 
+/// So fast that the policy has room for some calls at any time while fewer are asked for, and hears of them and of their
+/// success in bulk. That proves no higher rate, either.
+#[tokio::test(start_paused = true)]
+async fn twenty_thousand_calls_a_second_are_found_too() {
+    let limit = Limit::token_bucket(20_000, secs(1), 2_000).unwrap();
+    let upstream = Upstream::new([limit]).seed(3);
+    let upstream = upstream.latency(Duration::from_millis(2), Duration::from_millis(1)).unwrap();
+    let client = AdaptiveCooldownLayer::new().layer(upstream.clone());
+    let start = Instant::now();
+    let few = secs(12)..secs(17);
+    for caller in 0..128 {
+        let (mut client, few) = (client.clone(), few.clone());
+        tokio::spawn(async move {
+            loop {
+                if caller >= 16 && few.contains(&start.elapsed()) {
+                    tokio::time::sleep_until(start + few.end).await;
+                }
+                let ready = ServiceExt::<Request<()>>::ready(&mut client).await.unwrap();
+                ready.call(Request::new(())).await.unwrap();
+            }
+        });
+    }
+    for (from, to, asked_for) in [(7, 12, 20_000.0), (12, 17, 4_000.0), (17, 22, 20_000.0)] {
+        tokio::time::sleep_until(start + secs(from)).await;
+        let before = upstream.counts();
+        tokio::time::sleep_until(start + secs(to)).await;
+        let counts = upstream.counts().since(before);
+        let goodput = counts.granted as f64 / (5.0 * asked_for);
+        assert!(goodput > 0.98 && counts.refused_share() < 0.012, "from {from} s: {goodput} {counts:?}");
+        println!("from {from} s: {goodput} {counts:?}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn two_runs_are_the_same() {
     let one = || async {

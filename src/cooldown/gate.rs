@@ -500,6 +500,108 @@ mod tests {
         assert_eq!(gate.inspect(|state, _, _| gate.in_flight(state)), 0);
     }
 
+    /// Hears of all, may hear of successes later, and notes what is wrong.
+    #[derive(Clone, Debug, Default)]
+    struct Audit {
+        departures: u32,
+        answers: u32,
+        last: Option<Instant>,
+    }
+
+    impl Policy for Audit {
+        fn departure(&self, arrived: Instant, _: Cost) -> crate::policy::Departure {
+            crate::policy::Departure::now(arrived)
+        }
+
+        fn has_room_for(&self, calls: usize, _: Instant) -> bool {
+            calls <= 200
+        }
+
+        fn hears_later(&self) -> bool {
+            true
+        }
+
+        fn depart(&mut self, at: Instant, _: Cost) {
+            assert!(self.last.is_none_or(|last| last <= at), "times do not go backwards");
+            self.last = Some(at);
+            self.departures += 1;
+        }
+
+        fn answered(&mut self, answer: &Answer<'_>) -> Option<Closing> {
+            self.answers += 1;
+            assert!(self.answers <= self.departures, "an answer to a call that has not left");
+            assert!(answer.departed <= answer.at);
+            let refused = answer.signal.verdict.is_pushback() && answer.current;
+            refused.then(|| Closing::adaptive(Duration::ZERO))
+        }
+
+        fn reset(&mut self) {}
+    }
+
+    #[test]
+    fn a_policy_hears_of_each_departure_and_each_answer_once_however_many_threads_there_are() {
+        const CALLS: u32 = 20_000;
+        let gate = by_thread(Audit::default());
+        let in_flight = Mutex::new(Vec::new());
+        let threads = || {
+            for n in 0..CALLS {
+                // Not always the own one: the calls of one thread may be answered on another.
+                let leave = loop {
+                    // A refusal has closed the gate up to a time that may be later than this.
+                    if let Some(leave) = leave(&gate, Instant::now()) {
+                        break leave;
+                    }
+                };
+                let leave = match n % 5 {
+                    0 => std::mem::replace(
+                        in_flight.lock().unwrap().first_mut().unwrap_or(&mut { leave }),
+                        leave,
+                    ),
+                    _ => leave,
+                };
+                let verdict = if n % 997 == 0 { Verdict::Throttled } else { Verdict::Accepted };
+                gate.answered(&Signal::new(verdict), leave, Instant::now());
+            }
+        };
+        in_flight.lock().unwrap().push(leave(&gate, Instant::now()).unwrap());
+        std::thread::scope(|scope| {
+            [(); 4].map(|()| scope.spawn(threads)).map(|thread| thread.join().unwrap())
+        });
+        let last = in_flight.into_inner().unwrap().pop().unwrap();
+        gate.answered(&Signal::new(Verdict::Accepted), last, Instant::now());
+        gate.inspect(|state, _, _| {
+            assert_eq!(gate.in_flight(state), 0);
+            let audit = state.policy().policy().as_any().downcast_ref::<Audit>().unwrap();
+            assert_eq!((audit.departures, audit.answers), (4 * CALLS + 1, 4 * CALLS + 1));
+        });
+        let locked = gate.locked.load(Relaxed);
+        assert!(locked < 4 * CALLS as usize, "most are let go and heard without the lock: {locked}");
+    }
+
+    #[test]
+    fn a_success_that_is_told_later_is_told_before_a_refusal() {
+        let gate = by_thread(Audit::default());
+        let now = Instant::now();
+        let [first, second, third] = [0; 3].map(|_| leave(&gate, now).unwrap());
+        let locked = || gate.locked.load(Relaxed);
+        assert_eq!(locked(), 1);
+        gate.answered(&Signal::new(Verdict::Accepted), second, now);
+        gate.answered(&Signal::new(Verdict::Accepted), first, now);
+        assert_eq!(locked(), 1, "it is heard later");
+        gate.answered(&Signal::new(Verdict::Throttled), third, now);
+        assert_eq!(locked(), 2);
+        let told = gate.inspect(|state, _, _| format!("{:?}", state.policy().policy()));
+        assert!(told.starts_with("Audit { departures: 3, answers: 3,"), "{told}");
+        // The lease was of the epoch before.
+        let fourth = leave(&gate, now + Duration::from_millis(1)).unwrap();
+        gate.answered(
+            &Signal::new(Verdict::Accepted),
+            Leave { epoch: 0, ..fourth },
+            now + Duration::from_millis(1),
+        );
+        assert_eq!(locked(), 5, "the departure, the answer, and the look in between");
+    }
+
     /// One by key has nothing by thread.
     #[test]
     fn a_gate_is_small() {

@@ -109,6 +109,35 @@ fn the_first_rate_is_what_was_granted_from_opening_to_opening() {
 }
 
 #[test]
+fn it_has_room_where_its_pace_is_no_matter_and_nothing_is_being_found_out() {
+    let (now, second) = (Instant::now(), Duration::from_secs(1));
+    let after = now + second;
+    let seeded = |rate| {
+        let mut policy = Learned::new().seed(Quota::new(rate, second).unwrap());
+        policy.depart(now, Cost::one());
+        policy
+    };
+    let accept = |policy: &mut Learned| {
+        policy.answered(&Answer::new(&Signal::new(Verdict::Accepted), now, now));
+    };
+    let mut policy = seeded(10_000);
+    assert!(!policy.has_room_for(33, after), "no answer has come yet");
+    accept(&mut policy);
+    assert!(policy.has_room_for(33, after));
+    assert!(!policy.has_room_for(41, after), "more than what timers are late");
+    (0..10).for_each(|_| policy.depart(after, Cost::one()));
+    assert!(!policy.has_room_for(33, after), "they would leave ahead of their turns");
+    assert!(policy.has_room_for(33, after + Duration::from_millis(1)));
+    policy.answered(&Answer::new(&Signal::new(Verdict::Throttled), after, after));
+    assert!(!policy.has_room_for(1, after + second), "the gate was closed, and nothing was granted since");
+
+    let mut policy = seeded(5_000);
+    accept(&mut policy);
+    assert!(!policy.has_room_for(33, after), "so slow that it matters");
+    assert!(policy.has_room_for(1, after));
+}
+
+#[test]
 fn a_flight_of_refusals_is_one_event() {
     let (mut learned, time) = (seeded(10, 1), Time::new());
     let departures: Vec<Instant> = (0..8).map(|n| time.at(f64::from(n) / 10.0)).collect();
