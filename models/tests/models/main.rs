@@ -40,4 +40,5 @@ mod micro_batch {
 
 mod clock;
 mod gate;
+mod lease;
 mod parker;

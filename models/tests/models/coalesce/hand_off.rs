@@ -1,5 +1,5 @@
 //! The hand-off between those who come, the task that collects, and those that send: `Shared::place`, and the rounds
-//! of `Task`.
+//! of `Task`; with a group for each thread, which that thread may join without the lanes' lock.
 
 use super::core::Lane;
 use crate::parker::{check, spawn};
@@ -7,45 +7,104 @@ use loom::sync::{Arc, Mutex};
 use std::num::NonZeroUsize;
 
 #[derive(Default)]
+struct Group {
+    requests: Vec<u32>,
+    closed: bool,
+}
+
+type SharedGroup = Arc<Mutex<Group>>;
+
+#[derive(Default)]
 struct Shared {
-    lane: Mutex<Lane<Vec<u32>>>,
+    lane: Mutex<Lane<SharedGroup>>,
+    latest: [Mutex<Option<SharedGroup>>; 2],
     sent: Mutex<Vec<u32>>,
 }
 
+#[derive(Clone, Copy, PartialEq)]
+enum Start {
+    Collecting,
+    Full,
+}
+
+/// So many fill a batch.
+const FULL: usize = 2;
 const MAX_IN_FLIGHT: [NonZeroUsize; 2] = [NonZeroUsize::MIN, NonZeroUsize::new(2).unwrap()];
 
 impl Shared {
-    /// A request comes. Whether a task is to be started.
-    fn place(&self, request: u32, max_in_flight: NonZeroUsize) -> bool {
-        let mut lane = self.lane.lock().unwrap();
-        match &mut lane.open {
-            Some(open) => open.push(request),
-            None => lane.open(vec![request]),
+    /// A request comes. Whether a task is to be started, and for what.
+    fn place(&self, thread: usize, request: u32, max_in_flight: NonZeroUsize) -> Option<Start> {
+        // `join_latest`
+        let latest = self.latest[thread].lock().unwrap().clone();
+        if let Some(group) = latest {
+            let mut group = group.lock().unwrap();
+            if !group.closed && group.requests.len() + 1 < FULL {
+                group.requests.push(request);
+                return None;
+            }
         }
-        lane.wants_collector(max_in_flight)
+        // `place_in_lane`
+        let mut lane = self.lane.lock().unwrap();
+        let open = lane.open_on(thread).cloned();
+        let joined = open.filter(|open| {
+            let mut open = open.lock().unwrap();
+            let joins = !open.closed;
+            open.requests.extend(joins.then_some(request));
+            joins
+        });
+        let group = joined.unwrap_or_else(|| {
+            lane.close(thread);
+            let group = SharedGroup::default();
+            group.lock().unwrap().requests.push(request);
+            lane.open(thread, Arc::clone(&group));
+            *self.latest[thread].lock().unwrap() = Some(Arc::clone(&group));
+            group
+        });
+        let mut group = group.lock().unwrap();
+        let full = group.requests.len() == FULL;
+        if full {
+            group.closed = true;
+            lane.close(thread);
+        }
+        if lane.wants_collector(max_in_flight) {
+            Some(Start::Collecting)
+        } else {
+            (full && lane.wants_sender(max_in_flight)).then_some(Start::Full)
+        }
     }
 
     /// Rounds, until there is nothing left, as in `Task::run`. Those whom it starts are run by it later.
-    fn task(&self, max_in_flight: NonZeroUsize) {
-        let mut started = 1;
-        while started > 0 {
-            started -= 1;
+    fn task(&self, first: Start, max_in_flight: NonZeroUsize) {
+        let mut started = vec![first];
+        while let Some(start) = started.pop() {
+            let mut collects = start == Start::Collecting;
             loop {
                 // `has_work`
                 let mut lane = self.lane.lock().unwrap();
-                if lane.front().is_none() {
+                if collects && lane.front().is_none() {
                     lane.stop_collecting();
                     break;
                 }
                 drop(lane);
                 // `take`
                 let mut lane = self.lane.lock().unwrap();
-                let Some(batch) = lane.pop_front() else {
-                    lane.stop_collecting();
+                let found = (collects || lane.front_is_closed()).then(|| lane.pop_front()).flatten();
+                let Some(group) = found else {
+                    if collects {
+                        lane.stop_collecting()
+                    } else {
+                        lane.stop_sending()
+                    }
                     break;
                 };
-                lane.collected();
-                started += usize::from(lane.wants_collector(max_in_flight));
+                let mut group = group.lock().unwrap();
+                group.closed = true;
+                let batch = std::mem::take(&mut group.requests);
+                drop(group);
+                if collects {
+                    lane.collected();
+                }
+                started.extend(lane.wants_collector(max_in_flight).then_some(Start::Collecting));
                 assert!(lane.sending() <= max_in_flight.get());
                 drop(lane);
                 self.sent.lock().unwrap().extend(batch);
@@ -53,8 +112,22 @@ impl Shared {
                 if !self.lane.lock().unwrap().sent() {
                     break;
                 }
+                collects = true;
             }
         }
+    }
+
+    fn call(&self, thread: usize, request: u32, max_in_flight: NonZeroUsize) {
+        if let Some(start) = self.place(thread, request, max_in_flight) {
+            self.task(start, max_in_flight);
+        }
+    }
+
+    fn assert_sent(&self, requests: &[u32]) {
+        let mut sent = self.sent.lock().unwrap().clone();
+        sent.sort_unstable();
+        assert_eq!(sent, requests);
+        assert!(self.lane.lock().unwrap().is_idle());
     }
 }
 
@@ -66,22 +139,33 @@ fn no_request_is_left_behind_and_none_is_sent_twice() {
             let shared = Arc::new(Shared::default());
             let callers = [1, 2].map(|request| {
                 let shared = Arc::clone(&shared);
-                spawn(move || {
-                    if shared.place(request, max_in_flight) {
-                        shared.task(max_in_flight);
-                    }
-                })
+                spawn(move || shared.call(0, request, max_in_flight))
             });
-            if shared.place(3, max_in_flight) {
-                shared.task(max_in_flight);
-            }
+            shared.call(1, 3, max_in_flight);
             for caller in callers {
                 caller.join().unwrap();
             }
-            let mut sent = shared.sent.lock().unwrap().clone();
-            sent.sort_unstable();
-            assert_eq!(sent, [1, 2, 3]);
-            assert!(shared.lane.lock().unwrap().is_idle());
+            shared.assert_sent(&[1, 2, 3]);
+        });
+    }
+}
+
+/// A thread joins what it has opened without the lanes' lock, while a task on another takes just that; and fills what
+/// another task waits for.
+#[test]
+fn a_group_that_is_taken_takes_nobody_in() {
+    for max_in_flight in MAX_IN_FLIGHT {
+        check(3, move || {
+            let shared = Arc::new(Shared::default());
+            let started = shared.place(0, 1, max_in_flight).expect("it is the first");
+            let task = {
+                let shared = Arc::clone(&shared);
+                spawn(move || shared.task(started, max_in_flight))
+            };
+            shared.call(0, 2, max_in_flight);
+            shared.call(0, 3, max_in_flight);
+            task.join().unwrap();
+            shared.assert_sent(&[1, 2, 3]);
         });
     }
 }
