@@ -153,7 +153,7 @@ impl Gate {
     /// The same, with a state that has heard of all who left. Nobody leaves without the lock from here on.
     fn lock_told(&self) -> MutexGuard<'_, State> {
         let mut state = self.lock();
-        if state.leased != 0 {
+        if state.leased() != 0 {
             self.untold.end_leases(&mut state);
         }
         state
@@ -175,12 +175,12 @@ impl Gate {
     #[inline(never)]
     fn book_anew(&self, thread: Lane, (arrived, cost): (Instant, Cost), now: Instant) -> Option<Leave> {
         let mut state = self.lock();
-        let others = if state.leased == 0 { 0 } else { self.untold.tell(&mut state, now) };
+        let others = if state.leased() == 0 { 0 } else { self.untold.tell(&mut state, now) };
         if let Some((leave, lease)) = state.lease(cost, others, now) {
             self.untold.renew(thread, lease, &mut state);
             return Some(leave);
         }
-        if state.leased != 0 {
+        if state.leased() != 0 {
             self.untold.end_leases(&mut state);
         }
         state.book_open((arrived, cost), now)

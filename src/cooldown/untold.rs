@@ -181,8 +181,9 @@ impl Untold {
 
     #[inline]
     pub(super) fn of_this_thread(&self) -> Option<(Lane, &OfThread)> {
+        let threads = self.threads.as_ref()?;
         let lane = Lane::of_this_thread();
-        self.threads.as_ref().map(|threads| (lane, threads.get(lane)))
+        Some((lane, threads.get(lane)))
     }
 
     #[inline]
@@ -209,7 +210,7 @@ impl Untold {
 
     /// The thread gets this lease.
     pub(super) fn renew(&self, thread: Lane, lease: Lease, state: &mut State) {
-        state.leased |= 1 << thread.index();
+        state.set_leased(state.leased() | 1 << thread.index());
         if let Some(threads) = &self.threads {
             threads.get(thread).lease().renew(lease);
         }
@@ -237,7 +238,8 @@ impl Untold {
     fn visit(&self, state: &mut State, mut look: impl FnMut(&mut Lease) -> usize) -> usize {
         let Some(threads) = &self.threads else { return 0 };
         let (mut left, mut accepted) = (0, false);
-        let leased = state.leased;
+        let leased = state.leased();
+        let mut leased_still = leased;
         let leases = || {
             let is_leased = move |thread: &usize| leased & (1 << thread) != 0;
             (0..u64::BITS as usize).filter(is_leased).map(|thread| (thread, threads.at(thread).lease()))
@@ -246,7 +248,7 @@ impl Untold {
             accepted |= lease.tell(state);
             left += look(&mut lease);
             if lease.until.is_none() {
-                state.leased &= !(1 << thread);
+                leased_still &= !(1 << thread);
             }
         }
         if accepted {
@@ -261,7 +263,8 @@ impl Untold {
                 }
             });
         }
-        state.tell();
+        state.set_leased(leased_still);
+        state.tell_of_leases();
         left
     }
 }

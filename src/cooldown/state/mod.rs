@@ -12,10 +12,11 @@ mod change;
 mod closing;
 mod crowd;
 mod early;
+mod leased;
 #[cfg(test)]
 mod tests;
 
-use self::{crowd::Crowd, early::Early};
+use self::{crowd::Crowd, early::Early, leased::Leased};
 use super::booking::{Booking, Bounds, Closed, Leave, Look, Place, Settled};
 use crate::{
     Cost, WaitReason,
@@ -34,16 +35,13 @@ pub(super) struct State {
     /// Those of them whose every answer is heard. Where the policy has a bound, it is these.
     heard: usize,
     early: Early,
-    /// Which threads may let calls go by themselves, a bit for each.
-    pub(super) leased: u64,
     epoch: u64,
     /// There while somebody waits: an idle gate takes little memory, because there may be a million of them.
     crowd: Option<Box<Crowd>>,
     closed: Option<Closed>,
     next_ticket: u64,
     policy: Mirrored,
-    /// The last departure that the policy heard of.
-    last_told: Option<Instant>,
+    leased: Option<Box<Leased>>,
 }
 
 impl State {
@@ -54,11 +52,10 @@ impl State {
             closed: None,
             next_ticket: 0,
             last_departure: None,
-            last_told: None,
+            leased: None,
             in_flight: 0,
             heard: 0,
             early: Early::default(),
-            leased: 0,
             crowd: None,
         }
     }
@@ -277,7 +274,6 @@ impl State {
     #[inline]
     fn depart(&mut self, cost: Cost, reason: WaitReason, now: Instant) -> Leave {
         let at = self.not_before_the_last(now);
-        self.last_told = Some(at);
         self.policy.depart(at, cost);
         let quiet = !self.policy.needs_success() && self.policy.max_in_flight().is_none();
         self.left(at, cost, reason, quiet)

@@ -1,13 +1,16 @@
 //! What the services, the tasks and the handles of one [`Coalesce`](super::Coalesce) share.
 
+mod place;
+
+pub(super) use self::place::Seat;
+
 use super::{
-    BatchError, ResponseFuture,
+    BatchError,
     batch::{Batch, Part, Trigger},
-    core::{Cost, Lane, Limits, Linger, Place},
-    group::{Group, Joined, SharedGroup},
+    core::{Cost, Lane, Limits, Linger},
+    group::{Group, SharedGroup},
     hashed::{AsItIs, Hashed},
     layer::Settings,
-    task::Task,
 };
 use crate::{
     lanes::{self, Line},
@@ -16,7 +19,6 @@ use crate::{
 use std::{
     collections::HashMap,
     hash::{Hash, RandomState},
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicUsize, Ordering::Relaxed},
@@ -146,113 +148,12 @@ impl<S, Req, T, E, K, P> Shared<S, Req, T, E, K, P>
 where
     K: Hash + Eq + Clone,
 {
-    /// A request comes.
-    fn place(&self, request: Req, key: &Hashed<K>, cost: Cost) -> Result<Entry<Req, T, E>, BatchError<E>> {
-        let thread = self.thread();
-        match self.join_latest(thread, request, key, cost) {
-            Ok((group, caller)) => Ok(Entry { group, caller, start: None, crowded: false }),
-            Err(request) => self.place_in_lane(thread, request, key, cost),
-        }
-    }
-
-    /// Each thread has batches of its own while they are open, so that threads need not wait for one another; they are
-    /// put together when they are sent. Not where their order can matter, because calls go one after another; and not with
-    /// a linger, which all of them together may make needless.
-    fn thread(&self) -> lanes::Lane {
-        let settings = &self.settings;
-        if settings.linger == Linger::Tick && settings.max_in_flight.get() > 1 {
-            lanes::Lane::of_this_thread()
-        } else {
-            lanes::Lane::SHARED
-        }
-    }
-
-    /// Puts a request into what the thread has opened last, unless it would be full then: most of them, where many come.
-    fn join_latest(
-        &self,
-        thread: lanes::Lane,
-        request: Req,
-        key: &Hashed<K>,
-        cost: Cost,
-    ) -> Result<(SharedGroup<Req, T, E>, usize), Req> {
-        let latest = self.latest(thread.index());
-        let group = latest.as_ref().filter(|(of, _)| of == key).and_then(|(_, group)| group.upgrade());
-        drop(latest);
-        let Some(group) = group else { return Err(request) };
-        let caller = group.join(request, cost, &self.settings.limits)?;
-        Ok((group, caller))
-    }
-
     /// A group has left its lane: nothing is kept of its key.
     fn forget(&self, group: &SharedGroup<Req, T, E>) {
         let mut latest = self.latest(group.thread);
         let forgotten = latest.take_if(|(_, latest)| std::ptr::eq(latest.as_ptr(), Arc::as_ptr(group)));
         drop(latest);
         drop(forgotten);
-    }
-
-    fn place_in_lane(
-        &self,
-        thread: lanes::Lane,
-        request: Req,
-        key: &Hashed<K>,
-        cost: Cost,
-    ) -> Result<Entry<Req, T, E>, BatchError<E>> {
-        let (settings, of) = (&self.settings, thread.index());
-        let mut wakers = Wakers::default();
-        let _before; // dropped when the lock is free
-        let mut lanes = self.lock();
-        if lanes.draining {
-            return Err(BatchError::Closed);
-        }
-        let limits = &settings.limits;
-        let (lane, crowded) = match lanes.enter(key, settings.max_keys.get()) {
-            Some(lane) => (lane, false),
-            None => (&mut lanes.crowd, true),
-        };
-        let offered = match lane.open_on(of) {
-            Some(open) if !crowded => {
-                open.offer(request, cost, limits).map(|joined| (Arc::clone(open), joined))
-            }
-            _ => Err((request, limits.place(Cost::default(), cost))),
-        };
-        let (group, Joined { caller, full }) = match offered {
-            Ok(joined) => joined,
-            Err((_, Place::Refuse)) => {
-                if !crowded && lane.is_idle() {
-                    lanes.by_key.remove(key);
-                }
-                return Err(BatchError::Oversize { items: cost.items, weight: cost.weight });
-            }
-            Err((request, place)) => {
-                let alone = crowded || place == Place::Alone;
-                if let Some(open) = lane.close(of) {
-                    let trigger = if let Place::Next(trigger) = place { trigger } else { Trigger::Alone };
-                    open.close(trigger, &mut wakers);
-                }
-                let hint = self.last_size.load(Relaxed).next_power_of_two().min(limits.max_items.get());
-                let group = Group::new(&self.room, of, if alone { 1 } else { hint }, request, cost);
-                let group = Arc::new(group);
-                lane.open(of, Arc::clone(&group));
-                let full = if alone { Some(Trigger::Alone) } else { limits.reached_by(cost) };
-                if full.is_none() {
-                    let opened = (key.clone(), Arc::downgrade(&group));
-                    _before = self.latest(of).replace(opened);
-                }
-                (group, Joined { caller: 0, full })
-            }
-        };
-        if let (Some(trigger), Some(open)) = (full, full.and_then(|_| lane.close(of))) {
-            open.close(trigger, &mut wakers);
-        }
-        let start = if lane.wants_collector(settings.max_in_flight) {
-            Some(Start::collecting(lane))
-        } else {
-            (full.is_some() && lane.wants_sender(settings.max_in_flight)).then_some(Start::Full)
-        };
-        drop(lanes);
-        drop(wakers);
-        Ok(Entry { group, caller, start, crowded })
     }
 
     /// Closes all that is open.
@@ -420,72 +321,4 @@ fn take_parts<Req, T, E>(
         }
     }
     parts
-}
-
-struct Entry<Req, T, E> {
-    group: SharedGroup<Req, T, E>,
-    caller: usize,
-    start: Option<Start>,
-    crowded: bool,
-}
-
-impl<S, Req, T, K, P> Shared<S, Req, T, S::Error, K, P>
-where
-    S: tower::Service<Vec<Req>> + Clone + Send + 'static,
-    S::Response: IntoIterator<Item = Result<T, S::Error>>,
-    S::Future: Send,
-    S::Error: Send + Sync + 'static,
-    Req: Send + 'static,
-    T: Send + 'static,
-    K: Hash + Eq + Clone + Send + Sync + 'static,
-    P: super::split::Split<Req, S::Response, S::Error> + Send + Sync + 'static,
-{
-    /// Takes a request in, if there is room. `reserved` says that there is, for this one.
-    pub(super) fn enter(self: &Arc<Self>, reserved: bool, request: Req) -> ResponseFuture<Req, T, S::Error> {
-        let seat = if reserved { Some(Seat(&self.room)) } else { Seat::take(&self.room) };
-        let Some(seat) = seat else {
-            if self.room.is_closed() {
-                return ResponseFuture::failed(BatchError::Closed);
-            }
-            self.exhausted();
-            return ResponseFuture::failed(BatchError::Rejected);
-        };
-        // Code of others, which may panic: nothing is held here but the seat.
-        let read = catch_unwind(AssertUnwindSafe(|| {
-            let (key, cost) = self.settings.read(&request);
-            (Hashed::new(key, &self.hash_state), cost)
-        }));
-        let Ok((key, cost)) = read else { return ResponseFuture::failed(BatchError::Panicked) };
-        match self.place(request, &key, cost) {
-            Err(error) => ResponseFuture::failed(error),
-            Ok(Entry { group, caller, start, crowded }) => {
-                seat.keep(); // the group gives it back
-                if let Some(start) = start {
-                    Task::spawn(self, (!crowded).then_some(key), start);
-                }
-                ResponseFuture::waiting(group, caller)
-            }
-        }
-    }
-}
-
-/// A place in the waiting room. Given back when it is dropped.
-pub(super) struct Seat<'a>(&'a Semaphore);
-
-impl<'a> Seat<'a> {
-    pub(super) fn take(room: &'a Semaphore) -> Option<Self> {
-        room.try_acquire().ok()?.forget();
-        Some(Self(room))
-    }
-
-    /// Somebody else gives it back.
-    pub(super) const fn keep(self) {
-        std::mem::forget(self);
-    }
-}
-
-impl Drop for Seat<'_> {
-    fn drop(&mut self) {
-        self.0.add_permits(1);
-    }
 }
