@@ -4,6 +4,7 @@ use super::{booking::Leave, state::State};
 use crate::{
     Cost, WaitReason,
     lanes::{Lane, Lanes},
+    policy::Passed,
 };
 use std::{
     sync::{
@@ -82,29 +83,17 @@ impl Events {
         self.departures == 0 && self.accepted == 0
     }
 
-    /// The time from one departure to the next, if they are evenly spread, and what an accepted call took on average.
-    pub(super) fn spread(&self) -> (Duration, Duration) {
-        let between = self.first.zip(self.last).map(|(first, last)| last.saturating_duration_since(first));
-        (between.unwrap_or_default() / self.departures.max(1), self.took / self.accepted.max(1))
-    }
-
-    /// The next one to tell: its time, where they are so far apart.
-    pub(super) fn next_departure(&mut self, apart: Duration) -> Option<Instant> {
-        self.departures = self.departures.checked_sub(1)?;
-        if self.departures == 0 {
-            self.first = None;
-            return self.last.take();
+    /// For the policy, which has heard of the departure `before`.
+    pub(super) fn passed(self, before: Option<Instant>) -> Passed {
+        let at = self.at.or(self.last).unwrap_or_else(Instant::now);
+        let departed = at.checked_sub(self.took / self.accepted.max(1)).unwrap_or(at);
+        let after = |time: Option<Instant>| time.max(before).unwrap_or(departed);
+        Passed {
+            first: after(self.first),
+            last: after(self.last),
+            departed,
+            ..Passed::new(self.departures, self.accepted, at)
         }
-        self.first = self.first.map(|first| first + apart);
-        self.first
-    }
-
-    /// The next one to tell: when it left and when it was answered, if it took so long.
-    pub(super) fn next_accepted(&mut self, took: Duration) -> Option<(Instant, Instant)> {
-        self.accepted = self.accepted.checked_sub(1)?;
-        self.took = self.took.saturating_sub(took);
-        let at = if self.accepted == 0 { self.at.take()? } else { self.at? };
-        Some((at.checked_sub(took).unwrap_or(at), at))
     }
 }
 
@@ -308,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_told_later_is_spread_over_its_time() {
+    fn what_several_threads_did_is_one() {
         let now = Instant::now();
         let at = |micros| now + Duration::from_micros(micros);
         let mut events = Events::default();
@@ -319,13 +308,15 @@ mod tests {
         others.accepted(at(9), at(10));
         events.add(others);
         events.accepted(at(0), at(9));
-        let (apart, took) = events.spread();
-        let departures: Vec<_> = std::iter::from_fn(|| events.next_departure(apart)).collect();
-        let spread = [1800, 3600, 5400, 7200, 9000].map(|nanos| now + Duration::from_nanos(nanos));
-        assert_eq!(departures, spread);
-        let accepted: Vec<_> = std::iter::from_fn(|| events.next_accepted(took)).collect();
-        assert_eq!(accepted, [(at(6), at(10)); 3], "12 us in all");
-        assert_eq!(events, Events::default());
+        let passed = events.passed(None);
+        assert_eq!((passed.departures, passed.first, passed.last), (5, now, at(9)));
+        assert_eq!(
+            (passed.accepted, passed.departed, passed.at),
+            (3, at(6), at(10)),
+            "they took 12 us in all"
+        );
+        let passed = events.passed(Some(at(5)));
+        assert_eq!((passed.first, passed.last), (at(5), at(9)), "times do not go backwards");
     }
 
     #[test]

@@ -72,7 +72,10 @@ pub use self::{known::Known, ladder::Ladder, learned::Learned, quota::Quota};
 
 pub(crate) use self::mirror::Mirrored;
 
-use crate::{Cost, WaitReason, signal::Signal};
+use crate::{
+    Cost, WaitReason,
+    signal::{Signal, Verdict},
+};
 use std::{any::Any, fmt, time::Duration};
 use tokio::time::Instant;
 
@@ -141,11 +144,17 @@ pub trait Policy: BoxedClone + fmt::Debug + Send {
 
     /// Whether the policy may hear a little later that a call was [accepted](crate::signal::Verdict::Accepted), if
     /// nothing else happens at the gate meanwhile. Where it also [has room](Self::has_room_for) for some more calls, the
-    /// gate then collects, in each thread and for a millisecond at most, how many were accepted; it tells of them in
-    /// turn with the departures, with the time that they took on average, before it asks or tells anything else. Such a
-    /// success cannot close the gate. Default: false.
+    /// gate then collects, in each thread and for a millisecond at most, what has left and what was accepted, and
+    /// [tells of it together](Self::passed) before it asks or tells anything else. Default: false.
     fn hears_later(&self) -> bool {
         false
+    }
+
+    /// Calls have left, and calls were accepted, of one request each: what is told together, if the policy
+    /// [may hear later](Self::hears_later). By default each is told by [`depart`](Self::depart) and
+    /// [`answered`](Self::answered), in turn. They close nothing.
+    fn passed(&mut self, calls: &Passed) {
+        calls.in_turn(self);
     }
 
     /// The rate at which it lets calls leave at present, in requests a second, if it has one: for those who look at
@@ -256,6 +265,54 @@ impl<'a> Answer<'a> {
     pub const fn late(mut self) -> Self {
         self.current = false;
         self
+    }
+}
+
+/// Calls that have left, and calls that were accepted, as one. See [`Policy::passed`].
+///
+/// An accepted call left by now, but maybe not together with these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Passed {
+    /// How many have left.
+    pub departures: u32,
+    /// When the first of them did.
+    pub first: Instant,
+    /// When the last of them did.
+    pub last: Instant,
+    /// How many were accepted.
+    pub accepted: u32,
+    /// When these left, if each took as long as all did on average.
+    pub departed: Instant,
+    /// When the last answer came.
+    pub at: Instant,
+}
+
+impl Passed {
+    /// So many calls that left at that time, all at once, and so many that were accepted then.
+    pub const fn new(departures: u32, accepted: u32, at: Instant) -> Self {
+        Self { departures, first: at, last: at, accepted, departed: at, at }
+    }
+
+    /// The time from one departure to the next, if they are evenly spread.
+    fn apart(&self) -> Duration {
+        self.last.saturating_duration_since(self.first) / self.departures.saturating_sub(1).max(1)
+    }
+
+    /// In turn, so that there seem to be no more in flight than there are.
+    fn in_turn(&self, policy: &mut (impl Policy + ?Sized)) {
+        const SUCCESS: Signal = Signal::new(Verdict::Accepted);
+        let (mut at, apart) = (self.first, self.apart());
+        for n in 0..self.departures.max(self.accepted) {
+            if n < self.departures {
+                policy.depart(at, Cost::one());
+                at = (at + apart).min(self.last);
+            }
+            if n < self.accepted {
+                let closing = policy.answered(&Answer::new(&SUCCESS, self.departed, self.at));
+                debug_assert_eq!(closing, None, "a success closes nothing");
+            }
+        }
     }
 }
 

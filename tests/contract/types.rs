@@ -98,6 +98,7 @@ fn handles_settings_and_rules() {
     cloned::<policy::Answer<'_>>();
     cloned::<policy::Closing>();
     cloned::<policy::Departure>();
+    cloned::<policy::Passed>();
     cloned::<rollout::Everyone>();
     cloned::<rollout::KeyedRollout<Key>>();
     cloned::<Rollout>();

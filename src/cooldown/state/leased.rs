@@ -7,8 +7,7 @@ use crate::{
         booking::Leave,
         untold::{Events, Lease},
     },
-    policy::{Answer, later},
-    signal::{Signal, Verdict},
+    policy::later,
 };
 use tokio::time::Instant;
 
@@ -21,6 +20,8 @@ pub(super) struct Leased {
     untold: Events,
     /// The last departure before.
     before: Option<Instant>,
+    /// Of successes nothing is told.
+    quiet: bool,
 }
 
 impl State {
@@ -66,16 +67,17 @@ impl State {
         if leased.untold.is_empty() {
             leased.before = self.last_departure;
         }
+        leased.quiet = quiet;
         leased.untold.add(events);
         self.last_departure = self.last_departure.max(events.last);
     }
 
     pub(in crate::cooldown) fn tell_of_leases(&mut self) {
         let Some(leased) = &mut self.leased else { return };
-        let untold = &mut leased.untold;
-        if untold.accepted > 0 {
-            return self.tell_in_turn();
+        if !leased.quiet {
+            return self.tell_together();
         }
+        let untold = &mut leased.untold;
         let at = untold.last.max(leased.before);
         while let (Some(at), 1..) = (at, untold.departures) {
             // First, for the policy may panic.
@@ -85,24 +87,15 @@ impl State {
         *untold = Events::default();
     }
 
-    /// So that there seem to be no more in flight than there are.
-    #[inline(never)]
-    fn tell_in_turn(&mut self) {
-        const SUCCESS: Signal = Signal::new(Verdict::Accepted);
-        let Some(leased) = &self.leased else { return };
-        let ((apart, took), before) = (leased.untold.spread(), leased.before);
-        while let Some(leased) = self.leased.as_mut().filter(|leased| !leased.untold.is_empty()) {
-            // Both are taken out first, for the policy may panic.
-            let departed = leased.untold.next_departure(apart);
-            let accepted = leased.untold.next_accepted(took);
-            if let Some(at) = departed {
-                self.policy.depart(before.map_or(at, |before| before.max(at)), Cost::one());
-            }
-            if let Some((departed, at)) = accepted {
-                self.ended(false);
-                let closing = self.policy.answered(&Answer::new(&SUCCESS, departed, at));
-                debug_assert_eq!(closing, None, "a success closes nothing");
-            }
+    fn tell_together(&mut self) {
+        let Some(leased) = &mut self.leased else { return };
+        if leased.untold.is_empty() {
+            return;
         }
+        // Taken out first, for the policy may panic.
+        let passed = std::mem::take(&mut leased.untold).passed(leased.before);
+        self.in_flight = self.in_flight.wrapping_sub(passed.accepted as usize);
+        self.heard -= passed.accepted as usize;
+        self.policy.passed(&passed);
     }
 }

@@ -1,10 +1,7 @@
 //! What an answer teaches.
 
 use super::{FIRST_BURST, FIRST_RATE, Learned, MAX_WAIT, Probe, climb::STEP, secs};
-use crate::{
-    Cost,
-    policy::{Answer, Closing, escalation::Escalation},
-};
+use crate::policy::{Answer, Closing, escalation::Escalation};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -14,11 +11,12 @@ const START: f64 = 8.0;
 const MARGIN: f64 = 0.005;
 
 impl Learned {
-    pub(super) fn accepted(&mut self, answer: &Answer<'_>) {
-        self.reopen(answer.departed);
+    /// That many calls were accepted, which left at `departed`.
+    pub(super) fn accepted(&mut self, departed: Instant, at: Instant, calls: u32) {
+        self.reopen(departed);
         self.refusals = 0;
         self.overloads = 0;
-        if matches!(self.probe, Probe::Out(at) if answer.departed >= at) {
+        if matches!(self.probe, Probe::Out(sent) if departed >= sent) {
             self.probe = Probe::No;
         }
         if self.flight.cap().is_some() {
@@ -32,8 +30,8 @@ impl Learned {
             let in_flight = (self.granted as f64 / START).min(most).max(FIRST_BURST.into());
             self.set_rate((in_flight / round_trip).max(FIRST_RATE));
         } else if self.budget > 0.0 && self.probe == Probe::No {
-            let growth = self.climb.grow(answer.at, self.rate, self.hold(), self.budget);
-            self.set_rate(self.rate * growth);
+            let growth = self.climb.grow(at, self.rate, self.hold(), self.budget);
+            self.set_rate(self.rate * if calls == 1 { growth } else { growth.powi(calls as i32) });
         }
     }
 
@@ -101,9 +99,9 @@ impl Learned {
         self.wait
     }
 
-    /// A call that was booked for `cost` has used it, as far as is known.
-    pub(super) fn granted(&mut self, departed: Instant, cost: Cost) {
-        let calls = u64::from(cost.requests);
+    /// So many requests that left at `departed` were granted, as far as is known.
+    pub(super) fn granted(&mut self, departed: Instant, requests: u32) {
+        let calls = u64::from(requests);
         self.granted += calls;
         self.cycle.granted(departed, calls);
         self.climb.granted(calls);

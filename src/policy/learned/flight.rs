@@ -1,3 +1,4 @@
+use crate::policy::Passed;
 use tokio::time::Instant;
 
 /// How many calls are in flight, and whether that is what the upstream refuses.
@@ -34,11 +35,34 @@ impl Flight {
             self.mean = level;
         }
         if level > self.mean + (1.2 * self.deviation).max(0.75) {
-            self.crowded[self.next] = Some((at, self.now));
-            self.next = (self.next + 1) % self.crowded.len();
+            self.crowd(at, self.now);
         }
         self.deviation += ((level - self.mean).abs() - self.deviation) / 32.0;
         self.mean += (level - self.mean) / 32.0;
+    }
+
+    /// Calls leave and are accepted in turn: as [`depart`](Self::depart) and [`left`](Self::left) for each.
+    pub(super) fn pass(&mut self, calls: &Passed) {
+        let Passed { departures, accepted, .. } = *calls;
+        let most = self.now.saturating_add(1).saturating_add(departures.saturating_sub(accepted));
+        self.now = self.now.saturating_add(departures).saturating_sub(accepted);
+        if departures == 0 {
+            return;
+        }
+        let level = f64::from(most);
+        if level > self.mean + (1.2 * self.deviation).max(0.75) {
+            self.crowd(calls.last, most);
+        }
+        let rest = (31.0 / 32.0_f64).powi(departures as i32);
+        let off = (level - self.mean).abs();
+        self.deviation = off + (self.deviation - off) * rest;
+        self.mean = level + (self.mean - level) * rest;
+    }
+
+    /// A call leaves among unusually many.
+    fn crowd(&mut self, at: Instant, level: u32) {
+        self.crowded[self.next] = Some((at, level));
+        self.next = (self.next + 1) % self.crowded.len();
     }
 
     pub(super) fn left(&mut self) {

@@ -88,7 +88,7 @@ mod flight;
 mod pace;
 
 use self::{climb::Climb, cycle::Cycle, flight::Flight, pace::Pace};
-use super::{Answer, Closing, Departure, Policy, Quota, escalation::EXHAUSTED, later};
+use super::{Answer, Closing, Departure, Passed, Policy, Quota, escalation::EXHAUSTED, later};
 use crate::{Cost, InvalidSetting, WaitReason, signal::Verdict};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -294,6 +294,28 @@ impl Policy for Learned {
         true
     }
 
+    /// In one go: that many have room only where the rate is high, and one call or another is no matter.
+    fn passed(&mut self, calls: &Passed) {
+        let is_calm = self.probe == Probe::No && self.flight.cap().is_none() && self.granted > 0;
+        if !is_calm {
+            return calls.in_turn(self);
+        }
+        if calls.departures > 0 {
+            let (idle, paced) = self.pace.pass(calls, self.rate);
+            self.paced = paced;
+            self.cycle.depart(calls.last, idle, if self.starting { f64::INFINITY } else { self.half() });
+            self.climb.idle(idle);
+        }
+        self.flight.pass(calls);
+        if calls.accepted > 0 {
+            let took = since(calls.at, calls.departed);
+            let rest = (7.0 / 8.0_f64).powi(calls.accepted as i32);
+            self.round_trip = took + (self.round_trip - took) * rest;
+            self.granted(calls.departed, calls.accepted);
+            self.accepted(calls.departed, calls.at, calls.accepted);
+        }
+    }
+
     fn rate(&self) -> Option<f64> {
         Self::rate(self)
     }
@@ -310,11 +332,11 @@ impl Policy for Learned {
             let took = since(answer.at, answer.departed);
             let first = self.granted == 0;
             self.round_trip = if first { took } else { self.round_trip + (took - self.round_trip) / 8.0 };
-            self.granted(answer.departed, answer.cost);
+            self.granted(answer.departed, answer.cost.requests);
         }
         let closing = match verdict {
             Verdict::Accepted | Verdict::Refused if answer.current => {
-                self.accepted(answer);
+                self.accepted(answer.departed, answer.at, 1);
                 return None;
             }
             Verdict::Throttled if answer.current => self.refused(answer, told),

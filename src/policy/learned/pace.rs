@@ -1,4 +1,5 @@
 use super::{later, secs, since};
+use crate::policy::Passed;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -43,18 +44,37 @@ impl Pace {
     /// its turn.
     pub(super) fn depart(&mut self, at: Instant, weight: u32, rate: f64) -> Option<f64> {
         let next = self.next(rate);
-        // A stored burst is slots that were not used.
-        let stored = match self.burst {
-            0 | 1 => SLACK,
-            burst => secs(f64::from(burst - 1) / rate).max(SLACK),
-        };
-        let earliest = at.checked_sub(stored).unwrap_or(at);
+        let earliest = at.checked_sub(self.stored(rate)).unwrap_or(at);
         self.last = Some((at, self.slot, self.weight));
         self.slot = Some(next.map_or(earliest, |next| next.max(earliest)).min(at));
         self.weight = weight;
         match next {
             Some(next) if next >= earliest => None,
             next => Some(next.map_or(0.0, |next| since(earliest, next))),
+        }
+    }
+
+    /// Calls leave that have [room](Self::has_room_for), evenly spread: how many seconds later than they might have, and
+    /// whether the last one had waited for its turn. As [`depart`](Self::depart) for each.
+    pub(super) fn pass(&mut self, calls: &Passed, rate: f64) -> (f64, bool) {
+        let stored = self.stored(rate);
+        let earliest = |at: Instant| at.checked_sub(stored).unwrap_or(at);
+        let (first, last) = (earliest(calls.first), earliest(calls.last));
+        let turns = secs(f64::from(calls.departures - 1) / rate);
+        // What has no slot yet begins with all that can be in store.
+        let free = later(self.next(rate).unwrap_or(first), turns);
+        let slot = free.max(last).max(later(first, turns));
+        self.slot = Some(slot.min(calls.last));
+        self.weight = 1;
+        self.last = None;
+        (since(slot, free), slot > last || free >= last)
+    }
+
+    /// How much may be in store: slots that were not used.
+    fn stored(&self, rate: f64) -> Duration {
+        match self.burst {
+            0 | 1 => SLACK,
+            burst => secs(f64::from(burst - 1) / rate).max(SLACK),
         }
     }
 

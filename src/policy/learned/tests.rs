@@ -137,6 +137,62 @@ fn it_has_room_where_its_pace_is_no_matter_and_nothing_is_being_found_out() {
     assert!(policy.has_room_for(1, after));
 }
 
+/// What it hears together says as much as if it heard of each.
+#[test]
+fn calls_that_passed_are_as_good_as_heard_one_by_one() {
+    let micros = Duration::from_micros;
+    // Calls at once, the time from one to the next, and whether that is faster than the rate: it grows then.
+    for (calls, apart, full) in
+        [(33, 30, false), (33, 12, false), (7, 100, false), (33, 9, true), (1, 500, false)]
+    {
+        let start = Instant::now();
+        let seed = Quota::new(100_000, Duration::from_secs(1)).unwrap();
+        let mut told = Learned::new().seed(seed);
+        told.depart(start, Cost::one());
+        told.answered(&Answer::new(&Signal::new(Verdict::Accepted), start, start + micros(200)));
+        let (mut heard, told_rate) = (told.clone(), told.rate);
+        let mut now = start + micros(1000);
+        for _ in 0..100 {
+            let first = now;
+            for _ in 0..calls {
+                heard.depart(now, Cost::one());
+                heard.answered(&Answer::new(&Signal::new(Verdict::Accepted), now, now + micros(200)));
+                now += micros(apart);
+            }
+            let last = now - micros(apart);
+            let (departed, at) = (last, last + micros(200));
+            told.passed(&Passed { first, last, departed, ..Passed::new(calls, calls, at) });
+        }
+        let what = format!("{calls} calls, {apart} us apart: {told:?}\n{heard:?}");
+        assert_eq!((told.granted, told.flight.now()), (heard.granted, 0), "{what}");
+        let next = |policy: &Learned| policy.departure(start, Cost::one()).at;
+        let off = next(&told).max(next(&heard)) - next(&told).min(next(&heard));
+        assert!(off <= micros(10), "{off:?}: {what}");
+        let grown = [told.rate, heard.rate].map(|rate| rate / told_rate - 1.0);
+        if full {
+            assert!(grown[0] > 0.2 && (grown[0] / grown[1] - 1.0).abs() < 0.05, "{grown:?}: {what}");
+        } else {
+            assert_eq!((grown, told.paced, heard.paced), ([0.0; 2], false, false), "{what}");
+        }
+        assert!((told.round_trip - heard.round_trip).abs() < 1e-9, "{what}");
+        assert!((told.flight.mean() - heard.flight.mean()).abs() < 1e-9, "{what}");
+    }
+}
+
+#[test]
+fn calls_that_passed_while_something_is_found_out_are_told_in_turn() {
+    let now = Instant::now();
+    let (mut told, mut heard) = (Learned::new(), Learned::new());
+    told.passed(&Passed::new(3, 2, now));
+    for answered in [true, true, false] {
+        heard.depart(now, Cost::one());
+        if answered {
+            heard.answered(&Answer::new(&Signal::new(Verdict::Accepted), now, now));
+        }
+    }
+    assert_eq!(format!("{told:?}"), format!("{heard:?}"));
+}
+
 #[test]
 fn a_flight_of_refusals_is_one_event() {
     let (mut learned, time) = (seeded(10, 1), Time::new());
@@ -269,7 +325,7 @@ fn before_the_first_refusal_an_eighth_of_what_was_granted_is_in_flight() {
     for (granted, in_flight) in [(24, 4.0), (80, 10.0), (800, 100.0), (80_000, 400.0)] {
         (learned.granted, learned.paced) = (granted, true);
         learned.round_trip = 0.5;
-        learned.accepted(&Answer::new(&ACCEPTED, time.at(0.0), time.at(0.5)));
+        learned.accepted(time.at(0.0), time.at(0.5), 1);
         assert!((learned.rate * 0.5 / in_flight - 1.0).abs() < 0.05, "{granted}: {}", learned.rate);
     }
 }

@@ -39,6 +39,7 @@ use self::{counter::Counter, flight::Flight};
 use super::{Answer, Closing, Departure, Policy};
 use crate::{
     Cost, WaitReason,
+    policy::Passed,
     signal::{Reading, Unit, Verdict},
 };
 use std::time::Duration;
@@ -102,6 +103,12 @@ impl Mirrored {
         if let Some(told) = &mut self.told {
             told.depart(at, cost);
         }
+    }
+
+    /// Only where nothing was told.
+    pub(crate) fn passed(&mut self, calls: &Passed) {
+        debug_assert!(self.told.is_none(), "there are no leases where the server tells");
+        self.policy.passed(calls);
     }
 
     /// Whether anybody has to hear that a call which leaves now was accepted, if the answer tells of no counters.
