@@ -11,38 +11,35 @@ use tokio::time::Instant;
 /// For so many calls, in so much time.
 pub(super) const ROOM: (u32, Duration) = (32, Duration::from_millis(1));
 
-/// Departures for which the policy [had room](crate::policy::Policy::has_room_for) beforehand, and of which it is told later, before
-/// anything else is asked or said, as if all had left with the last of them. A call then does with one line of the
-/// state, as long as nothing happens.
+/// Departures for which the policy [had room](crate::policy::Policy::has_room_for) beforehand, and of which it is told
+/// later, before anything else is asked or said, as if all had left with the last of them; where it need not hear of
+/// their success. A call then does with one line of the state, as long as nothing happens.
 #[derive(Default)]
 pub(super) struct Early {
     room: u32,
     pub(super) untold: u32,
-    /// What holds for all of them, as in [`Leave::quiet`](crate::cooldown::booking::Leave::quiet).
-    quiet: bool,
     /// The policy has room until then.
     until: Option<Instant>,
 }
 
 impl Early {
-    /// One more call leaves, if there is room for it. Returns whether it is quiet.
+    /// One more call leaves, if there is room for it.
     #[inline]
-    pub(super) fn depart(&mut self, cost: Cost, now: Instant) -> Option<bool> {
+    pub(super) fn depart(&mut self, cost: Cost, now: Instant) -> bool {
         let in_time = self.until.is_some_and(|until| now < until);
-        if self.room == 0 || !in_time || cost != Cost::one() {
-            return None;
+        let leaves = self.room > 0 && in_time && cost == Cost::one();
+        if leaves {
+            self.untold += 1;
+            self.room -= 1;
         }
-        self.untold += 1;
-        self.room -= 1;
-        Some(self.quiet)
+        leaves
     }
 
     pub(super) fn make_room(&mut self, policy: &Mirrored, now: Instant) {
         let (calls, time) = ROOM;
-        if policy.has_room_for(calls as usize, now) {
+        if !policy.needs_success() && policy.has_room_for(calls as usize, now) {
             self.room = calls;
             self.until = Some(later(now, time));
-            self.quiet = !policy.needs_success();
         }
     }
 }

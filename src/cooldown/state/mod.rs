@@ -110,9 +110,9 @@ impl State {
         if self.closed_until(now).is_some() || self.waiting() > 0 {
             return None;
         }
-        if let Some(quiet) = self.early.depart(cost, now) {
+        if self.early.depart(cost, now) {
             let at = self.not_before_the_last(now);
-            return Some(self.left(at, cost, WaitReason::Normal, quiet));
+            return Some(self.left(at, cost, WaitReason::Normal, true));
         }
         self.ask_policy((arrived, cost), now)
     }
