@@ -15,6 +15,7 @@
 //! | B | 64 | a sleep of 2 ms, which is about 3 ms |
 //! | C | 1 | no time |
 //! | D | 4 | a sleep of 2 ms |
+//! | E | 1 | a turn: it is pending once, and woken at once |
 //!
 //! Times are taken on two worker threads, in rounds that go round all of them; the table has the median round.
 //! Allocations are counted in runs of their own, on one thread, where 64 callers make full batches.
@@ -23,7 +24,7 @@ use batch_aint_one::{Batcher, BatchingPolicy, Limits, Processor};
 use serde::Serialize;
 use std::{
     convert::Infallible,
-    future::Future,
+    future::{Future, poll_fn},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
@@ -50,15 +51,24 @@ const TIMED: u64 = 16;
 struct Scenario {
     name: &'static str,
     callers: usize,
-    call_takes: Duration,
+    call_takes: Takes,
 }
 
-const SCENARIOS: [Scenario; 4] = [
-    Scenario { name: "A", callers: 64, call_takes: Duration::ZERO },
-    Scenario { name: "B", callers: 64, call_takes: Duration::from_millis(2) },
-    Scenario { name: "C", callers: 1, call_takes: Duration::ZERO },
-    Scenario { name: "D", callers: 4, call_takes: Duration::from_millis(2) },
+const SCENARIOS: [Scenario; 5] = [
+    Scenario { name: "A", callers: 64, call_takes: Takes::NoTime },
+    Scenario { name: "B", callers: 64, call_takes: Takes::TwoMillis },
+    Scenario { name: "C", callers: 1, call_takes: Takes::NoTime },
+    Scenario { name: "D", callers: 4, call_takes: Takes::TwoMillis },
+    Scenario { name: "E", callers: 1, call_takes: Takes::ATurn },
 ];
+
+#[derive(Clone, Copy, Default, PartialEq)]
+enum Takes {
+    #[default]
+    NoTime,
+    ATurn,
+    TwoMillis,
+}
 
 #[derive(Serialize, Clone)]
 struct Row {
@@ -75,27 +85,41 @@ struct Row {
 /// What answers: counts its calls and the requests in them.
 #[derive(Clone, Default)]
 struct Backend {
-    takes: Duration,
+    takes: Takes,
     calls: Arc<AtomicU64>,
     requests: Arc<AtomicU64>,
 }
 
 impl Backend {
-    fn new(takes: Duration) -> Self {
+    fn new(takes: Takes) -> Self {
         Self { takes, ..Self::default() }
     }
 
     async fn answer(self, requests: usize) {
         self.calls.fetch_add(1, Relaxed);
         self.requests.fetch_add(requests as u64, Relaxed);
-        if !self.takes.is_zero() {
-            tokio::time::sleep(self.takes).await;
+        match self.takes {
+            Takes::NoTime => {}
+            Takes::ATurn => a_turn().await,
+            Takes::TwoMillis => tokio::time::sleep(Duration::from_millis(2)).await,
         }
     }
 
     fn mean_batch(&self) -> f64 {
         self.requests.load(Relaxed) as f64 / self.calls.load(Relaxed).max(1) as f64
     }
+}
+
+async fn a_turn() {
+    let mut is_first = true;
+    let turn = poll_fn(|cx| {
+        if !std::mem::take(&mut is_first) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    });
+    turn.await;
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -363,7 +387,7 @@ struct Round {
 /// Allocations per request, counted on one thread after some rounds of warming up.
 fn allocations<C: Client>(scenario: &Scenario, make: impl FnOnce(Backend) -> C) -> f64 {
     const WARM: u64 = 50;
-    let each: u64 = if scenario.call_takes.is_zero() { 2000 } else { 50 };
+    let each: u64 = if scenario.call_takes == Takes::TwoMillis { 50 } else { 2000 };
     let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
     let client = runtime.block_on(async { make(Backend::new(scenario.call_takes)) });
     let go = |times: u64| {
@@ -444,12 +468,17 @@ fn print_table(rows: &[Row]) {
     if let (Some(ours), Some(unbatched)) = (find("B", "tower-cooldown"), find("B", "tower-buffer")) {
         println!("B  p50 is {:.3} of the unbatched one", ours.p50_us / unbatched.p50_us);
     }
-    if let (Some(ours), Some(buffer)) = (find("C", "tower-cooldown"), find("C", "tower-buffer")) {
-        println!("C  an idle caller waits {:+.2} us, beside tower-buffer", ours.p50_us - buffer.p50_us);
-    }
-    for peer in ["batch-aint-one", "tower-batch-control", "tower-batch"] {
-        if let (Some(ours), Some(peer)) = (find("C", "tower-cooldown"), find("C", peer)) {
-            println!("C  {:.0} times shorter than through {}", peer.p50_us / ours.p50_us, peer.name);
+    for scenario in ["C", "E"] {
+        if let (Some(ours), Some(buffer)) = (find(scenario, "tower-cooldown"), find(scenario, "tower-buffer"))
+        {
+            let longer = ours.p50_us - buffer.p50_us;
+            println!("{scenario}  an idle caller waits {longer:+.2} us, beside tower-buffer");
+        }
+        for peer in ["batch-aint-one", "tower-batch-control", "tower-batch"] {
+            if let (Some(ours), Some(peer)) = (find(scenario, "tower-cooldown"), find(scenario, peer)) {
+                let shorter = peer.p50_us / ours.p50_us;
+                println!("{scenario}  {shorter:.0} times shorter than through {}", peer.name);
+            }
         }
     }
 }

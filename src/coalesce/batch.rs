@@ -5,7 +5,7 @@ use super::{
     core::Cost,
     group::{Queued, SharedGroup},
 };
-use std::{task::Context, vec};
+use std::{collections::VecDeque, ops::Range, sync::Arc, task::Context};
 use tokio::time::Instant;
 
 /// What made a batch close.
@@ -21,7 +21,8 @@ pub enum Trigger {
     Tick,
     /// The linger was over.
     Linger,
-    /// Nothing else of its key was in flight, or a batch had just ended.
+    /// Nothing else of its key was in flight, or a batch had just ended; requests that come
+    /// [one at a time](super#one-at-a-time).
     Idle,
     /// The waiting room was full.
     Exhausted,
@@ -93,14 +94,13 @@ pub(super) struct Batch<Req, T, E> {
 
 /// Those who wait for the answers, in the order of the requests. Who has got one is no longer here.
 pub(super) struct Recipients<Req, T, E> {
-    groups: Vec<SharedGroup<Req, T, E>>,
-    left: vec::IntoIter<Recipient>,
+    runs: VecDeque<Run<Req, T, E>>,
 }
 
-#[derive(Clone, Copy)]
-struct Recipient {
-    group: usize,
-    caller: usize,
+/// Callers of one group whose requests follow one another, none of whom had left: a part is one of them, mostly.
+struct Run<Req, T, E> {
+    group: SharedGroup<Req, T, E>,
+    callers: Range<usize>,
 }
 
 impl<Req, T, E> Part<Req, T, E> {
@@ -115,49 +115,66 @@ impl<Req, T, E> Batch<Req, T, E> {
     pub(super) fn of(parts: Vec<Part<Req, T, E>>) -> Option<Self> {
         let first = parts.iter().find(|part| part.is_awaited())?;
         let (trigger, since) = (first.trigger, first.group.since);
-        let at_most = parts.iter().map(|part| part.requests.len()).sum();
-        let (mut requests, mut recipients) = (Vec::new(), Vec::with_capacity(at_most));
-        let mut cost = Cost::default();
-        // Into the memory of the parts, and the requests into that of the first part's.
-        let groups = parts.into_iter().enumerate().map(|(group, part)| {
-            let callers = (part.first..).zip(&part.requests).filter(|(_, request)| request.is_some());
-            recipients.extend(callers.map(|(caller, _)| Recipient { group, caller }));
+        let (mut requests, mut cost) = (Vec::new(), Cost::default());
+        let mut runs = VecDeque::with_capacity(parts.len());
+        for part in parts {
+            add_runs(&mut runs, &part);
+            cost = cost.plus(part.cost);
             let more = part.requests.into_iter().flatten().map(|(request, _)| request);
-            if group == 0 {
-                requests = more.collect()
+            if requests.is_empty() {
+                requests = more.collect() // into the memory of the part
             } else {
                 requests.extend(more)
             }
-            cost = cost.plus(part.cost);
-            part.group
-        });
-        let groups = groups.collect();
-        let recipients = Recipients { groups, left: recipients.into_iter() };
+        }
+        let recipients = Recipients { runs };
         Some(Self { requests, recipients, cost, trigger, since, at: Instant::now() })
     }
 }
 
+fn add_runs<Req, T, E>(runs: &mut VecDeque<Run<Req, T, E>>, part: &Part<Req, T, E>) {
+    let mut next = part.first;
+    for there in part.requests.chunk_by(|one, other| one.is_some() && other.is_some()) {
+        let callers = next..next + there.len();
+        next = callers.end;
+        if there[0].is_some() {
+            runs.push_back(Run { group: Arc::clone(&part.group), callers });
+        }
+    }
+}
+
+impl<Req, T, E> Default for Recipients<Req, T, E> {
+    fn default() -> Self {
+        Self { runs: VecDeque::new() }
+    }
+}
+
 impl<Req, T, E> Recipients<Req, T, E> {
+    /// The first caller of this group.
+    pub(super) fn only(group: &SharedGroup<Req, T, E>) -> Self {
+        Self { runs: VecDeque::from([Run { group: Arc::clone(group), callers: 0..1 }]) }
+    }
+
     /// Gives the next callers their answers.
     pub(super) fn deliver(&mut self, mut answers: impl ExactSizeIterator<Item = Answer<T, E>>) {
         while answers.len() > 0 {
-            let next = &self.left.as_slice()[..answers.len()];
-            let group = next[0].group;
-            let run = next.iter().take_while(|recipient| recipient.group == group).count();
-            let callers = self.left.by_ref().take(run).map(|recipient| recipient.caller);
-            self.groups[group].deliver(callers.zip(answers.by_ref()));
+            let run = self.runs.front_mut().expect("no more answers than callers");
+            let callers = run.callers.by_ref().take(answers.len());
+            run.group.deliver(callers.zip(answers.by_ref()));
+            if run.callers.is_empty() {
+                self.runs.pop_front();
+            }
         }
     }
 
     /// Gives all that are left this one.
     pub(super) fn fail(&mut self, error: &BatchError<E>) {
-        self.deliver((0..self.left.len()).map(|_| Err(error.share())));
+        let left = self.runs.iter().map(|run| run.callers.len()).sum::<usize>();
+        self.deliver((0..left).map(|_| Err(error.share())));
     }
 
     /// Whether one of them still waits. If so, the task is woken when that may have changed.
     pub(super) fn are_there(&self, cx: &Context<'_>) -> bool {
-        let of = |group| self.left.as_slice().iter().filter(move |recipient| recipient.group == group);
-        let mut groups = self.groups.iter().enumerate();
-        groups.any(|(n, group)| group.is_awaited_by(of(n).map(|recipient| recipient.caller), cx))
+        self.runs.iter().any(|run| run.group.is_awaited_by(run.callers.clone(), cx))
     }
 }

@@ -9,7 +9,8 @@ use tokio::time::Instant;
 #[non_exhaustive]
 pub enum Linger {
     /// At the end of the tick: once every task that could run has had its turn. It arms no timer, so a request
-    /// that comes alone leaves at once, and those that come together leave together.
+    /// that comes alone leaves at once, and those that come together leave together. Where they come
+    /// [one at a time](super#one-at-a-time) for long, they do not wait for the end of the tick.
     #[default]
     Tick,
     /// This long after its first request, for busy and idle times alike. Tokio's timers have steps of 1 ms and
@@ -118,6 +119,47 @@ impl Limits {
         } else {
             None
         }
+    }
+}
+
+/// Batches of one request, one after another, while nothing else of their key was in flight.
+///
+/// After a long streak a request is not kept until the end of the tick: nobody has come in any of them. Only one in about
+/// [`LONG`](Self::LONG) still is, to find out whether that has changed. So of requests that could go together again one
+/// is sent alone, or, where calls end before the next request is there, at most three times so many.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Streak(u32);
+
+impl Streak {
+    pub(super) const LONG: u32 = 64;
+    pub(super) const BROKEN: Self = Self(0);
+
+    pub(super) const fn from_count(count: u32) -> Self {
+        Self(count)
+    }
+
+    pub(super) const fn count(self) -> u32 {
+        self.0
+    }
+
+    /// Another batch was sent, of that many requests.
+    pub(super) const fn after(self, requests: usize) -> Self {
+        match self.0.checked_add(1) {
+            Some(longer) if requests == 1 => Self(longer),
+            None if requests == 1 => Self(Self::LONG),
+            _ => Self::BROKEN,
+        }
+    }
+
+    pub(super) const fn is_long(self) -> bool {
+        self.0 >= Self::LONG
+    }
+
+    /// Whether the next request need not wait for the end of the tick.
+    pub(super) const fn skips_tick(self) -> bool {
+        // Those that are kept are `LONG` and `LONG + 1` apart, in turn. Of those that come in groups of any size, one of
+        // three is not the last of its group, so that others join it.
+        self.is_long() && !matches!(self.0 % (2 * Self::LONG + 1), 0 | Self::LONG)
     }
 }
 
@@ -236,6 +278,13 @@ impl<G> Lane<G> {
         wants
     }
 
+    /// Whether nothing is here. If so, a request that was not put in here is sent, and counted like a batch.
+    pub(super) fn send_alone(&mut self) -> bool {
+        let idle = self.is_idle();
+        self.tasks += usize::from(idle);
+        idle
+    }
+
     /// The task that was started to send does not. Whether it goes on as the collector; else it is over.
     pub(super) fn not_sent(&mut self) -> bool {
         let collects = !self.collecting && self.front().is_some();
@@ -261,6 +310,16 @@ impl<G> Lane<G> {
         }
         self.tasks -= 1;
         false
+    }
+
+    /// Like [`sent`](Self::sent), but where there is no work the task is over.
+    pub(super) fn sent_alone(&mut self) -> bool {
+        let goes_on = self.sent();
+        let over = goes_on && self.front().is_none();
+        if over {
+            self.stop_collecting();
+        }
+        goes_on && !over
     }
 
     /// The task that collected is over.
@@ -345,6 +404,62 @@ mod tests {
         assert_eq!(linger.look(now, 1, false, now), Look::Wait(until));
         assert_eq!(linger.look(now, 1, true, now), Look::Close(Trigger::Idle));
         assert_eq!(linger.look(now, 1, false, until), Look::Close(Trigger::Linger));
+    }
+
+    #[test]
+    fn after_a_long_streak_ticks_are_skipped_but_for_one_in_so_many() {
+        let mut streak = Streak::default();
+        for count in 0..5 * Streak::LONG {
+            let skips = count > Streak::LONG && ![129, 193, 258].contains(&count);
+            assert_eq!((streak.count(), streak.skips_tick()), (count, skips));
+            assert_eq!(streak.is_long(), count >= Streak::LONG);
+            streak = streak.after(1);
+        }
+        assert_eq!(streak.after(2), Streak::BROKEN);
+        assert_eq!(Streak::from_count(u32::MAX).after(1), Streak::from_count(Streak::LONG), "it stays long");
+        assert!(!Streak::BROKEN.is_long() && !Streak::BROKEN.skips_tick());
+    }
+
+    #[test]
+    fn groups_of_any_size_end_a_streak() {
+        for size in 2..200 {
+            for first in 0..size {
+                let kept = |count: &u32| !Streak(*count).skips_tick();
+                let joined =
+                    (Streak::LONG + 1..).filter(kept).position(|count| (first + count) % size != size - 1);
+                assert!(joined.unwrap() < 3, "{size}, {first}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_request_is_sent_alone_only_where_nothing_is() {
+        let mut lane = Lane::default();
+        assert!(lane.send_alone());
+        assert!(!lane.send_alone(), "one is in flight");
+        assert_eq!(lane.sending(), 1);
+        assert!(!lane.is_idle());
+        assert!(!lane.sent_alone(), "nothing has come");
+        assert!(lane.is_idle());
+
+        assert!(lane.send_alone());
+        lane.open(0, 1);
+        assert!(lane.sent_alone(), "goes on with what has come");
+        assert!(!lane.wants_collector(MAX), "it collects");
+        assert_eq!(lane.pop_front(), Some(1));
+        lane.collected();
+        assert!(!lane.sent_alone());
+        assert!(lane.is_idle());
+
+        lane.open(0, 2);
+        assert!(!lane.send_alone(), "one waits");
+        assert!(lane.wants_collector(MAX));
+        assert!(!lane.send_alone(), "one collects");
+        assert_eq!(lane.pop_front(), Some(2));
+        lane.collected();
+        lane.open(0, 3);
+        assert!(lane.wants_collector(MAX));
+        assert!(!lane.sent_alone(), "another collects");
     }
 
     #[test]

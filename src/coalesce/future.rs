@@ -19,7 +19,7 @@ pub struct ResponseFuture<Req, T, E> {
 
 enum State<Req, T, E> {
     Waiting { group: SharedGroup<Req, T, E>, caller: usize },
-    Failed(BatchError<E>),
+    Answered(Answer<T, E>),
     Over,
 }
 
@@ -28,8 +28,12 @@ impl<Req, T, E> ResponseFuture<Req, T, E> {
         Self { state: State::Waiting { group, caller } }
     }
 
+    pub(super) const fn answered(answer: Answer<T, E>) -> Self {
+        Self { state: State::Answered(answer) }
+    }
+
     pub(super) const fn failed(error: BatchError<E>) -> Self {
-        Self { state: State::Failed(error) }
+        Self::answered(Err(error))
     }
 }
 
@@ -46,7 +50,7 @@ impl<Req, T, E> Future for ResponseFuture<Req, T, E> {
             return Poll::Ready(answer);
         }
         match std::mem::replace(&mut self.state, State::Over) {
-            State::Failed(error) => Poll::Ready(Err(error)),
+            State::Answered(answer) => Poll::Ready(answer),
             State::Waiting { .. } | State::Over => {
                 panic!("a future must not be polled after it has completed")
             }
@@ -58,7 +62,7 @@ impl<Req, T, E> fmt::Debug for ResponseFuture<Req, T, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match self.state {
             State::Waiting { .. } => "waiting",
-            State::Failed(_) => "failed",
+            State::Answered(_) => "answered",
             State::Over => "over",
         };
         f.debug_struct("ResponseFuture").field("state", &state).finish()

@@ -63,6 +63,20 @@ pub(super) struct Joined {
 }
 
 impl<Req, T, E> State<Req, T, E> {
+    fn new(capacity: usize) -> Self {
+        Self {
+            requests: Vec::with_capacity(capacity),
+            first: 0,
+            cost: Cost::default(),
+            waiting: 0,
+            in_flight: 0,
+            parted: false,
+            closed: None,
+            watchers: Vec::new(),
+            slots: Vec::with_capacity(capacity),
+        }
+    }
+
     fn push(&mut self, request: Req, cost: Cost) -> usize {
         self.cost = self.cost.plus(cost);
         self.waiting += 1;
@@ -108,19 +122,21 @@ impl<Req, T, E> Group<Req, T, E> {
         request: Req,
         cost: Cost,
     ) -> Self {
-        let mut state = State {
-            requests: Vec::with_capacity(capacity),
-            first: 0,
-            cost: Cost::default(),
-            waiting: 0,
-            in_flight: 0,
-            parted: false,
-            closed: None,
-            watchers: Vec::new(),
-            slots: Vec::with_capacity(capacity),
-        };
+        let mut state = State::new(capacity);
         state.push(request, cost);
         Self { state: Mutex::new(state), since: Instant::now(), thread, room: Arc::clone(room) }
+    }
+
+    /// A group of one, whose request was sent at that time.
+    pub(super) fn in_flight(room: &Arc<Semaphore>, since: Instant) -> Self {
+        let state = State {
+            first: 1,
+            in_flight: 1,
+            closed: Some(Trigger::Idle),
+            slots: vec![Slot::Waiting(None)],
+            ..State::new(0)
+        };
+        Self { state: Mutex::new(state), since, thread: 0, room: Arc::clone(room) }
     }
 
     fn lock(&self) -> MutexGuard<'_, State<Req, T, E>> {
@@ -214,13 +230,17 @@ impl<Req, T, E> Group<Req, T, E> {
     /// Gives the callers their answers, and makes room for as many requests.
     pub(super) fn deliver(&self, answers: impl ExactSizeIterator<Item = (usize, Answer<T, E>)>) {
         let delivered = answers.len();
-        let mut wakers = Vec::with_capacity(delivered);
-        let mut unwanted = Vec::new();
+        let (mut wakers, mut unwanted) = (Vec::new(), Vec::new());
         let mut state = self.lock();
         for (caller, answer) in answers {
             let slot = &mut state.slots[caller];
             if let Slot::Waiting(waker) = slot {
-                wakers.extend(waker.take());
+                if let Some(waker) = waker.take() {
+                    if wakers.is_empty() {
+                        wakers.reserve_exact(delivered);
+                    }
+                    wakers.push(waker);
+                }
                 *slot = Slot::Done(answer);
                 state.in_flight -= 1;
             } else {

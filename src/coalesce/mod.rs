@@ -39,7 +39,7 @@
 //! | what it does | lets calls pass in small groups, with a pause between | makes one call of many |
 //! | calls to the service | as many as before | fewer |
 //! | the inner service | `Service<Req>` | `Service<Vec<Req>>`, or HTTP and a codec |
-//! | the caller waits | for its group's turn | for the end of the tick, about a microsecond |
+//! | the caller waits | for its group's turn | for the end of the tick, about a microsecond, or not at all |
 //! | for | services that dislike bursts; scripts that work through a list | services that take arrays, and count calls |
 //! | a task | none | one per call, while there is work |
 //!
@@ -57,7 +57,8 @@
 //!   fewer than [`max_in_flight`](CoalesceLayer::max_in_flight) others are under way. A request that does not fit opens
 //!   the next batch; one that fits in none is [sent alone](Oversize).
 //! - At the end of the [tick](Linger::Tick): the task that sends it waits until all that could run has run, and takes
-//!   what is there then. No timer is involved. A request that comes alone leaves at once.
+//!   what is there then. No timer is involved. A request that comes alone leaves at once;
+//!   [where they come so for long](#one-at-a-time), within its call.
 //! - With [`Linger::Fixed`], a time after its first request; with [`Linger::WhileBusy`], when another call ends.
 //! - When the [waiting room](CoalesceLayer::capacity) is full, and on [`flush`](Handle::flush).
 //!
@@ -74,6 +75,14 @@
 //! tick ends they are put together, up to the bounds of a batch. Which of two requests from different threads comes
 //! first is not said then, nor which of two calls in flight comes to the service first. With
 //! [`max_in_flight(1)`](CoalesceLayer::max_in_flight) all requests of a key are sent in the order in which they came.
+//!
+//! # One at a time
+//!
+//! When 64 batches in a row had one request each, with no other of its key in flight, nobody is expected any more: with
+//! [`Linger::Tick`] the next request is sent within its call, if the inner service is ready, and a task minds it only if
+//! it is not answered at once. Then a call begins no later than through `tower::buffer`. What that costs where
+//! requests come together again: the first of them goes alone, and with the others it is as before. (A service that always
+//! answers at once is never found busy. One request in 64 waits for the tick, for its sake: at most 192 of them go alone.)
 //!
 //! # Where it goes in a stack
 //!
@@ -105,7 +114,9 @@
 //! called, and is over one tick after the last; there is no worker to shut down. If its runtime shuts down, its callers
 //! get [`BatchError::Closed`]; calls from another runtime work. [`Handle::drain`] ends it in good order.
 //!
-//! The inner service is cloned for each call. What it makes has to be `Send + 'static`, because it runs in that task.
+//! The inner service is cloned for each call. What it makes has to be `Send + 'static`, because it runs in that task. The
+//! call of a request that [comes alone](#one-at-a-time) begins where the request was made, as in layers without a task:
+//! also in its span, and while it holds what its maker holds.
 //!
 //! # Panics
 //!

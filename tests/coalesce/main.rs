@@ -1,6 +1,7 @@
 //! `CoalesceLayer`: its invariants, what it does with bad input, and the faults of other batchers that it must not have.
 
 mod allocations;
+mod alone;
 mod bad_input;
 mod faults;
 #[cfg(feature = "embeddings")]

@@ -33,6 +33,8 @@ async fn run(seed: u64) {
     let of_inner = Arc::new(Mutex::new(fastrand::Rng::with_seed(seed ^ 0xABCD)));
     let per_key = Arc::new(Mutex::new(HashMap::<u64, Vec<u64>>::new()));
     let order = Arc::clone(&per_key);
+    // With every other seed requests have come one at a time for long, so that the next is sent within its call.
+    let streak = if seed % 2 == 0 { 0 } else { 65 };
     let inner = Inner::new(move |sent| {
         let mut random = of_inner.lock().unwrap();
         // checked here, so that the failing batch is in the panic
@@ -65,7 +67,14 @@ async fn run(seed: u64) {
         .layer(inner.clone());
 
     let mut calls = HashMap::new();
-    let mut next = 0;
+    for item in 0..streak {
+        calls.insert(item, ask(&service, item));
+        service.handle().flush();
+        while service.handle().held() > 0 {
+            tokio::time::sleep(ms(1)).await;
+        }
+    }
+    let mut next = streak;
     for _ in 0..60 {
         match random.u64(..10) {
             0..=5 => {

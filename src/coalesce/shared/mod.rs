@@ -7,7 +7,7 @@ pub(super) use self::place::Seat;
 use super::{
     BatchError,
     batch::{Batch, Part, Trigger},
-    core::{Cost, Lane, Limits, Linger},
+    core::{Cost, Lane, Limits, Linger, Streak},
     group::{Group, SharedGroup},
     hashed::{AsItIs, Hashed},
     layer::Settings,
@@ -19,11 +19,13 @@ use crate::{
 use std::{
     collections::HashMap,
     hash::{Hash, RandomState},
+    mem,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed},
     },
     task::Context,
+    time::Duration,
 };
 use tokio::sync::{Notify, Semaphore};
 
@@ -39,6 +41,8 @@ pub(super) struct Shared<S, Req, T, E, K, P> {
     pub(super) room: Arc<Semaphore>,
     /// How many requests the last batch had: the next groups will be no larger, mostly.
     last_size: AtomicUsize,
+    /// Of requests that came alone.
+    streak: AtomicU32,
     idle: Notify,
     hash_state: RandomState,
 }
@@ -52,6 +56,8 @@ pub(super) struct Lanes<K, G> {
     by_key: HashMap<Hashed<K>, Lane<G>, AsItIs>,
     /// For requests whose key is one too many: each is a batch of its own here.
     crowd: Lane<G>,
+    /// One that was idle, for the sake of its memory.
+    spare: Lane<G>,
     draining: bool,
 }
 
@@ -76,9 +82,13 @@ impl<K: Hash + Eq, G> Lanes<K, G> {
             if self.by_key.len() >= max_keys {
                 return None;
             }
-            self.by_key.insert(key.clone(), Lane::default());
+            self.by_key.insert(key.clone(), mem::take(&mut self.spare));
         }
         self.by_key.get_mut(key)
+    }
+
+    fn remove(&mut self, key: &Hashed<K>) {
+        self.spare = self.by_key.remove(key).unwrap_or_default();
     }
 
     fn all_mut(&mut self) -> impl Iterator<Item = &mut Lane<G>> {
@@ -110,7 +120,12 @@ impl Start {
 
 impl<S, Req, T, E, K, P> Shared<S, Req, T, E, K, P> {
     pub(super) fn new(service: S, settings: Settings<Req, K, P>) -> Self {
-        let lanes = Lanes { by_key: HashMap::default(), crowd: Lane::default(), draining: false };
+        let lanes = Lanes {
+            by_key: HashMap::default(),
+            crowd: Lane::default(),
+            spare: Lane::default(),
+            draining: false,
+        };
         Self {
             lanes: Line(Mutex::new(lanes)),
             latest: lanes::Lanes::new(|| Mutex::new(None)),
@@ -118,6 +133,7 @@ impl<S, Req, T, E, K, P> Shared<S, Req, T, E, K, P> {
             room: Arc::new(Semaphore::new(settings.capacity())),
             settings,
             last_size: AtomicUsize::new(1),
+            streak: AtomicU32::new(Streak::default().count()),
             idle: Notify::new(),
             hash_state: RandomState::new(),
         }
@@ -136,6 +152,18 @@ impl<S, Req, T, E, K, P> Shared<S, Req, T, E, K, P> {
 
     fn latest(&self, thread: usize) -> MutexGuard<'_, Latest<K, Req, T, E>> {
         self.latest.at(thread).lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn streak(&self) -> Streak {
+        Streak::from_count(self.streak.load(Relaxed))
+    }
+
+    /// Threads that do so at the same time may lose what another has written: its length is approximate.
+    fn set_streak(&self, streak: Streak) {
+        // Most batches are larger than one, and leave this line to those who read it.
+        if self.streak() != streak {
+            self.streak.store(streak.count(), Relaxed);
+        }
     }
 
     /// Requests that wait or are in flight.
@@ -202,7 +230,7 @@ where
         let result = work(lane, &mut wakers);
         let idle = lane.is_idle();
         if let (true, Some(key)) = (idle, key) {
-            lanes.by_key.remove(key);
+            lanes.remove(key);
         }
         let all_idle = idle && lanes.is_idle();
         drop(lanes);
@@ -274,11 +302,16 @@ where
         parts.iter().filter(|part| part.is_last).for_each(|part| self.forget(&part.group));
         // Nobody else has them now, so that the locks are free for those who come.
         let batch = Batch::of(parts)?;
-        let size = batch.requests.len();
-        self.last_size.store(size, Relaxed);
         let waited = batch.at.saturating_duration_since(batch.since);
-        self.settings.statistics.record_batch(batch.trigger, size, batch.cost.weight, waited);
+        self.record_batch(batch.trigger, batch.requests.len(), batch.cost, waited);
         Some((batch, start))
+    }
+
+    /// A batch is sent.
+    pub(super) fn record_batch(&self, trigger: Trigger, size: usize, cost: Cost, waited: Duration) {
+        self.last_size.store(size, Relaxed);
+        self.set_streak(self.streak().after(size));
+        self.settings.statistics.record_batch(trigger, size, cost.weight, waited);
     }
 
     /// A task was dropped in the middle of its work. If no other is left for what waits, that is given up.

@@ -4,11 +4,12 @@ use super::{Shared, Start};
 use crate::{
     coalesce::{
         BatchError, ResponseFuture, Trigger,
-        core::{Cost, Linger, Place},
+        core::{self, Cost, Linger, Place, Streak},
         group::{Group, Joined, SharedGroup},
         hashed::Hashed,
+        layer::Settings,
         split::Split,
-        task::Task,
+        task::{Alone, Task},
     },
     lanes::Lane,
     wakers::Wakers,
@@ -58,6 +59,17 @@ where
             (Hashed::new(key, &self.hash_state), cost)
         }));
         let Ok((key, cost)) = read else { return ResponseFuture::failed(BatchError::Panicked) };
+        let mut request = request;
+        if self.skips_tick(cost) {
+            match Task::send_alone(self, &key, cost, request) {
+                Ok(Alone::Answered(answer)) => return ResponseFuture::answered(answer),
+                Ok(Alone::InFlight(group)) => {
+                    seat.keep(); // the group gives it back
+                    return ResponseFuture::waiting(group, 0);
+                }
+                Err(not_sent) => request = not_sent,
+            }
+        }
         match self.place(request, &key, cost) {
             Err(error) => ResponseFuture::failed(error),
             Ok(Entry { group, caller, start, crowded }) => {
@@ -75,6 +87,19 @@ impl<S, Req, T, E, K, P> Shared<S, Req, T, E, K, P>
 where
     K: Hash + Eq + Clone,
 {
+    /// Whether such a request need not wait for others, for all that is known of those before it.
+    fn skips_tick(&self, cost: Cost) -> bool {
+        let Settings { linger, limits, .. } = &self.settings;
+        *linger == Linger::Tick && self.streak().skips_tick() && limits.allow(cost)
+    }
+
+    /// Whether nothing of this key is here. If so, a request that is sent alone is counted.
+    pub(in crate::coalesce) fn send_alone(&self, key: &Hashed<K>) -> bool {
+        let mut lanes = self.lock();
+        let may_enter = !lanes.draining;
+        may_enter && lanes.enter(key, self.settings.max_keys.get()).is_some_and(core::Lane::send_alone)
+    }
+
     /// A request comes.
     fn place(&self, request: Req, key: &Hashed<K>, cost: Cost) -> Result<Entry<Req, T, E>, BatchError<E>> {
         let thread = self.thread();
@@ -141,7 +166,7 @@ where
             Ok(joined) => joined,
             Err((_, Place::Refuse)) => {
                 if !crowded && lane.is_idle() {
-                    lanes.by_key.remove(key);
+                    lanes.remove(key);
                 }
                 return Err(BatchError::Oversize { items: cost.items, weight: cost.weight });
             }
@@ -165,6 +190,9 @@ where
         };
         if let (Some(trigger), Some(open)) = (full, full.and_then(|_| lane.close(of))) {
             open.close(trigger, &mut wakers);
+        }
+        if lane.sending() > 0 {
+            self.set_streak(Streak::BROKEN);
         }
         let start = if lane.wants_collector(settings.max_in_flight) {
             Some(Start::collecting(lane))

@@ -19,6 +19,8 @@ struct Shared {
     lane: Mutex<Lane<SharedGroup>>,
     latest: [Mutex<Option<SharedGroup>>; 2],
     sent: Mutex<Vec<u32>>,
+    /// Requests have come one at a time for long.
+    streak: bool,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -109,7 +111,7 @@ impl Shared {
                 drop(lane);
                 self.sent.lock().unwrap().extend(batch);
                 // `next_round`
-                if !self.lane.lock().unwrap().sent() {
+                if !self.next_round() {
                     break;
                 }
                 collects = true;
@@ -117,7 +119,20 @@ impl Shared {
         }
     }
 
+    fn next_round(&self) -> bool {
+        let mut lane = self.lane.lock().unwrap();
+        if self.streak { lane.sent_alone() } else { lane.sent() }
+    }
+
     fn call(&self, thread: usize, request: u32, max_in_flight: NonZeroUsize) {
+        // `Task::send_alone`
+        if self.streak && self.lane.lock().unwrap().send_alone() {
+            self.sent.lock().unwrap().push(request);
+            if self.next_round() {
+                self.task(Start::Collecting, max_in_flight);
+            }
+            return;
+        }
         if let Some(start) = self.place(thread, request, max_in_flight) {
             self.task(start, max_in_flight);
         }
@@ -137,6 +152,25 @@ fn no_request_is_left_behind_and_none_is_sent_twice() {
     for max_in_flight in MAX_IN_FLIGHT {
         check(3, move || {
             let shared = Arc::new(Shared::default());
+            let callers = [1, 2].map(|request| {
+                let shared = Arc::clone(&shared);
+                spawn(move || shared.call(0, request, max_in_flight))
+            });
+            shared.call(1, 3, max_in_flight);
+            for caller in callers {
+                caller.join().unwrap();
+            }
+            shared.assert_sent(&[1, 2, 3]);
+        });
+    }
+}
+
+/// Where requests come one at a time, the first is sent by its caller, and what comes meanwhile by a task.
+#[test]
+fn who_is_sent_alone_leaves_nothing_behind() {
+    for max_in_flight in MAX_IN_FLIGHT {
+        check(3, move || {
+            let shared = Arc::new(Shared { streak: true, ..Shared::default() });
             let callers = [1, 2].map(|request| {
                 let shared = Arc::clone(&shared);
                 spawn(move || shared.call(0, request, max_in_flight))

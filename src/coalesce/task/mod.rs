@@ -1,5 +1,11 @@
 //! The task that closes batches and sends them. It is there only while there is work.
 
+mod alone;
+mod call;
+
+pub(super) use self::alone::Alone;
+
+use self::call::{Ended, call};
 use super::{
     Abandon, BatchError,
     batch::{Answer, Batch, Recipients, Trigger},
@@ -44,14 +50,6 @@ enum Stage<Req, T, E> {
     Over,
 }
 
-/// How one call ended.
-enum Ended<Req, T, E> {
-    Answers(Vec<Answer<T, E>>),
-    /// It failed and is to be made again with these, in halves.
-    Again(Vec<Req>),
-    Failed(BatchError<E>),
-}
-
 impl<S, Req, T, K, P> Task<S, Req, T, S::Error, K, P>
 where
     S: Service<Vec<Req>> + Clone + Send + 'static,
@@ -68,9 +66,8 @@ where
         let stage = if start == Start::Full { Stage::Hurrying } else { Stage::Collecting };
         let task = Self { shared: Arc::clone(shared), lane, stage };
         // Without a runtime the task is dropped, which fails what waits.
-        if let Ok(runtime) = Handle::try_current() {
-            runtime.spawn(task.run(start == Start::Tick));
-        }
+        let Ok(runtime) = Handle::try_current() else { return };
+        runtime.spawn(task.run(start == Start::Tick));
     }
 
     async fn run(mut self, mut tick: bool) {
@@ -99,10 +96,10 @@ where
             // Tokio polls a task that has yielded only after it has run what else can run and has looked for new
             // events: the requests that come together are together then.
             tokio::task::yield_now().await;
-        }
-        if !self.shared.has_work(&self.lane) {
-            self.stage = Stage::Over;
-            return;
+            if !self.shared.has_work(&self.lane) {
+                self.stage = Stage::Over;
+                return;
+            }
         }
         let Some((trigger, service)) = self.collect().await else { return };
         self.take_and_send(trigger, service).await;
@@ -156,8 +153,10 @@ where
             return None;
         }
         self.stage = Stage::Over;
+        // The next request is sent alone if no task waits for it.
+        let alone = self.shared.streak().is_long();
         let next = self.shared.with(&self.lane, |lane, wakers| {
-            let goes_on = lane.sent();
+            let goes_on = if alone { lane.sent_alone() } else { lane.sent() };
             for open in lane.all_open() {
                 open.wake_watchers(wakers); // one may wait for a batch to end
             }
@@ -238,38 +237,25 @@ where
         }
     }
 
-    /// One call, by a service that was ready at that time or else by a new one. A panic in any part of it stays in here.
+    /// One call, by a service that was ready at that time or else by a new one.
     async fn call(&self, readied: Option<(S, Instant)>, requests: Vec<Req>) -> Ended<Req, T, S::Error> {
-        let shared = &*self.shared;
-        let size = requests.len();
-        let (readied, at) = readied.unzip();
-        let began = at.unwrap_or_else(Instant::now);
-        let call = AssertUnwindSafe(async move {
-            let mut service = match readied {
-                Some(service) => service,
-                None => {
-                    let mut service = shared.service();
-                    if let Err(error) = poll_fn(|cx| service.poll_ready(cx)).await {
-                        return Ended::Failed(BatchError::Batch(Arc::new(error)));
-                    }
-                    service
-                }
-            };
-            let split = &shared.settings.split;
-            let copies = if size > 1 { split.copy(&requests) } else { None };
-            shared.settings.statistics.record_batch_call();
-            let result = service.call(requests).await;
-            match copies {
-                Some(copies) if split.splits(result.as_ref()) => Ended::Again(copies),
-                _ => results(result, size),
-            }
-        });
-        let mut call = pin!(Some(call.catch_unwind()));
+        let (service, at) = readied.unzip();
+        let call = call(Arc::clone(&self.shared), service, requests);
+        self.end(call, at.unwrap_or_else(Instant::now)).await
+    }
+
+    /// The end of a call that began at that time. A panic in any part of it stays in here.
+    async fn end(
+        &self,
+        call: impl Future<Output = Ended<Req, T, S::Error>>,
+        began: Instant,
+    ) -> Ended<Req, T, S::Error> {
+        let mut call = pin!(Some(call));
         let mut timer = pin!(None);
-        let until = shared.settings.timeout.map(|timeout| crate::policy::later(began, timeout));
+        let until = self.shared.settings.timeout.map(|timeout| crate::policy::later(began, timeout));
         let ended = poll_fn(|cx| {
             if let Some(Poll::Ready(ended)) = call.as_mut().as_pin_mut().map(|call| call.poll(cx)) {
-                return Poll::Ready(ended.unwrap_or(Ended::Failed(BatchError::Panicked)));
+                return Poll::Ready(ended);
             }
             if let Some(until) = until {
                 if poll_until(timer.as_mut(), until, cx).is_ready() {
@@ -279,13 +265,23 @@ where
             if self.is_abandoned(cx) { Poll::Ready(Ended::Failed(BatchError::Closed)) } else { Poll::Pending }
         })
         .await;
+        self.ended(ended, began, || call.set(None))
+    }
+
+    /// Counts a call that has ended so, and drops it.
+    fn ended(
+        &self,
+        ended: Ended<Req, T, S::Error>,
+        began: Instant,
+        drop_call: impl FnOnce(),
+    ) -> Ended<Req, T, S::Error> {
         let took = began.elapsed();
-        let ended = match catch_unwind(AssertUnwindSafe(|| call.set(None))) {
+        let ended = match catch_unwind(AssertUnwindSafe(drop_call)) {
             Ok(()) => ended,
             Err(_) => Ended::Failed(BatchError::Panicked),
         };
         if let Some(succeeded) = ended.succeeded() {
-            shared.settings.statistics.record_batch_call_ended(succeeded, took);
+            self.shared.settings.statistics.record_batch_call_ended(succeeded, took);
         }
         ended
     }
@@ -307,44 +303,6 @@ where
     fn fail(&mut self, error: &BatchError<S::Error>) {
         if let Stage::Sending(recipients) = &mut self.stage {
             recipients.fail(error);
-        }
-    }
-}
-
-impl<Req, T, E> Ended<Req, T, E> {
-    /// Whether a request was answered well; `None` where nobody waits for that any more.
-    fn succeeded(&self) -> Option<bool> {
-        match self {
-            Self::Answers(answers) => Some(answers.iter().any(Result::is_ok)),
-            Self::Failed(BatchError::Closed) => None,
-            Self::Again(_) | Self::Failed(_) => Some(false),
-        }
-    }
-}
-
-/// One answer per request, or an error for all.
-fn results<R, T, Req, E>(result: Result<R, E>, expected: usize) -> Ended<Req, T, E>
-where
-    R: IntoIterator<Item = Result<T, E>>,
-{
-    match result {
-        // It failed with that request, whoever else might have been in the batch.
-        Err(error) if expected == 1 => Ended::Answers(vec![Err(BatchError::Item(error))]),
-        Err(error) => Ended::Failed(BatchError::Batch(Arc::new(error))),
-        Ok(response) => {
-            let mut response = response.into_iter();
-            let answers: Vec<_> =
-                response.by_ref().take(expected).map(|result| result.map_err(BatchError::Item)).collect();
-            // At most one more is asked for: there may be no end of them.
-            let more = response.next().map_or(0, |_| response.size_hint().0.saturating_add(1));
-            if answers.len() == expected && more == 0 {
-                Ended::Answers(answers)
-            } else {
-                Ended::Failed(BatchError::LengthMismatch {
-                    expected,
-                    got: answers.len().saturating_add(more),
-                })
-            }
         }
     }
 }
