@@ -353,7 +353,10 @@ fn a_runtime_that_shuts_down_takes_only_its_own_call_with_it() {
         .block_on(async { then(|sent| if sent.items == [0] { Reply::Never } else { Reply::Echo(ms(1)) }) });
     let mut service = layer(10).layer(inner.clone());
     first.block_on(come_alone(&service));
-    let lost = first.block_on(async { service.call(0) });
+    let lost = {
+        let _inside = first.enter();
+        service.call(0)
+    };
     assert_eq!(batches(&inner), [[0]]);
     drop(first);
     assert!(matches!(lost.now_or_never(), Some(Err(BatchError::Closed))));
