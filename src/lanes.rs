@@ -145,6 +145,27 @@ impl<T> Lanes<T> {
     }
 }
 
+/// A `T` for each lane, from the first use on.
+pub(crate) struct LazyLanes<T> {
+    lanes: OnceLock<Lanes<T>>,
+    make: fn() -> T,
+}
+
+impl<T> LazyLanes<T> {
+    pub(crate) const fn new(make: fn() -> T) -> Self {
+        Self { lanes: OnceLock::new(), make }
+    }
+
+    #[inline]
+    pub(crate) fn get(&self, lane: Lane) -> &T {
+        self.lanes.get_or_init(|| Lanes::new(self.make)).get(lane)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
+        self.lanes.get().into_iter().flat_map(Lanes::iter)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

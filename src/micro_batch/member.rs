@@ -107,7 +107,7 @@ impl Member {
         record.arm = arm;
         let statistics = &self.shared.statistics;
         if arm == Arm::Treated && outcome != Outcome::Cancelled {
-            statistics.record_batched(now.saturating_duration_since(self.arrived));
+            statistics.record_batched(record.waited + record.service);
         }
         if sent && statistics.attempts_claimed() {
             // A cooldown that writes to the same book counts the attempts that come to it.
@@ -150,7 +150,10 @@ impl Permit for Member {
 }
 
 impl Drop for Member {
+    #[inline]
     fn drop(&mut self) {
-        self.end(Outcome::Cancelled, None);
+        if !matches!(self.stage, Stage::Ended) {
+            self.end(Outcome::Cancelled, None);
+        }
     }
 }

@@ -211,7 +211,7 @@ impl CallRecord {
         let mut record = Self::new(outcome, finished);
         let mut let_go = arrived;
         // Where no layer made it wait, the inner service did, by not being ready: that is its own time.
-        if reason != WaitReason::Normal {
+        if reason != WaitReason::Normal && sent != Some(arrived) {
             let_go = sent.unwrap_or(finished);
             record.waited = let_go.saturating_duration_since(arrived);
             if !record.waited.is_zero() {

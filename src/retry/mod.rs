@@ -69,6 +69,7 @@
 //! Do not use it so: the next attempt would leave at once. For the same reason a call that a
 //! [`Rollout`](crate::Rollout) let past the cooldown is not retried.
 
+mod deposits;
 mod policy;
 #[cfg(feature = "replay")]
 #[cfg_attr(docsrs, doc(cfg(feature = "replay")))]

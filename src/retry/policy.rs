@@ -1,4 +1,4 @@
-use super::{ByClone, CopyRequest};
+use super::{ByClone, CopyRequest, deposits::Deposits};
 use crate::{
     Handle,
     signal::{Classify, HttpClassifier, Signal, Verdict},
@@ -10,10 +10,7 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tower::retry::{
-    Policy,
-    budget::{Budget, TpsBudget},
-};
+use tower::retry::{Policy, budget::Budget};
 
 /// Retries throttled and overloaded calls without sleeping. See the [module docs](super).
 ///
@@ -36,7 +33,7 @@ impl RetryPolicy {
             classify: HttpClassifier::new(),
             copy: ByClone,
             retries_left: 3,
-            budget: Some(Arc::new(TpsBudget::default())),
+            budget: Some(Arc::new(Deposits::default())),
             decline: None,
         }
     }
@@ -56,7 +53,7 @@ impl<C, K> RetryPolicy<C, K> {
     }
 
     /// The budget that all calls pay their retries from; a retry that it cannot pay is not made. Default:
-    /// [`TpsBudget::default`].
+    /// that of [`TpsBudget::default`](tower::retry::budget::TpsBudget), which is told of accepted calls by eights.
     pub fn budget(mut self, budget: impl Budget + Send + Sync + 'static) -> Self {
         self.budget = Some(Arc::new(budget));
         self

@@ -154,10 +154,9 @@ impl HttpClassifier {
             body: extensions.get::<BodyHints>(),
             ruled,
             cap: self.max_retry_after,
+            bypassed: extensions.get::<Bypassed>().is_some(),
         };
-        let mut signal = answer.read();
-        signal.bypassed = extensions.get::<Bypassed>().is_some();
-        signal
+        answer.read()
     }
 
     #[inline]

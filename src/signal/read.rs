@@ -17,13 +17,16 @@ pub(super) struct Answer<'a> {
     pub(super) ruled: Option<Verdict>,
     /// The longest wait that is believed.
     pub(super) cap: Duration,
+    /// It was outside the rollout.
+    pub(super) bypassed: bool,
 }
 
 impl Answer<'_> {
     #[inline]
     pub(super) fn read(&self) -> Signal {
         let by_status = self.ruled.unwrap_or_else(|| verdict_of(self.status));
-        let mut signal = Signal::new(by_status).status(self.status);
+        let (status, bypassed) = (Some(self.status), self.bypassed);
+        let mut signal = Signal { status, bypassed, ..Signal::new(by_status) };
         // What a redirect says of quotas is said of another resource.
         if by_status == Verdict::Accepted && self.status.is_redirection() {
             return signal;

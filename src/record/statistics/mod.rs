@@ -7,7 +7,7 @@ use super::{
 use crate::{
     WaitReason,
     coalesce::Trigger,
-    lanes::{Lane, Lanes},
+    lanes::{Lane, Lanes, LazyLanes},
 };
 use std::{
     fmt,
@@ -21,7 +21,7 @@ use tokio::time::Instant;
 
 /// The book that the layers keep: lock-free, of fixed size, shared by its clones.
 ///
-/// See the [module docs](super). Counting never blocks and never allocates.
+/// See the [module docs](super). Counting never blocks, and allocates nothing but once, for the first call of a kind.
 #[derive(Clone)]
 pub struct Statistics {
     book: Arc<Book>,
@@ -31,7 +31,7 @@ struct Book {
     arms: [ArmBook; 2],
     waits: [Histogram; WaitReason::ALL.len()],
     /// From coming to a micro-batch to the answer.
-    batched: Histogram,
+    batched: LazyLanes<Histogram>,
     coalesced: CoalesceBook,
     /// How late calls left that had waited.
     slips: Histogram,
@@ -68,12 +68,17 @@ struct Straight {
 }
 
 struct CallBook {
-    primary: AtomicU64,
+    answered: LazyLanes<Answered>,
     refused: AtomicU64,
     cancelled: AtomicU64,
     served: [AtomicU64; FallbackReason::ALL.len()],
     fallback_failed: [AtomicU64; FallbackReason::ALL.len()],
     failed: [AtomicU64; FallbackReason::ALL.len()],
+}
+
+/// Calls that were not cancelled, and nearly all are served by the first service.
+struct Answered {
+    primary: AtomicU64,
     response: Histogram,
 }
 
@@ -107,13 +112,25 @@ impl Straight {
     }
 }
 
+impl Answered {
+    fn new() -> Self {
+        Self { primary: AtomicU64::new(0), response: Histogram::new() }
+    }
+}
+
+impl CallBook {
+    fn primary(&self) -> u64 {
+        self.answered.iter().map(|answered| answered.primary.load(Relaxed)).sum()
+    }
+}
+
 impl Book {
     fn counts(&self) -> Recent {
         let [attempts, control] =
             self.arms.each_ref().map(|arm| RecentAttempts::from_counts(|o| arm.count(o)));
         let sum = |counters: &[AtomicU64]| counters.iter().map(|counter| counter.load(Relaxed)).sum();
         let calls = RecentCalls {
-            primary: self.calls.primary.load(Relaxed),
+            primary: self.calls.primary(),
             fallback: sum(&self.calls.served),
             fallback_failed: sum(&self.calls.fallback_failed),
             failed: sum(&self.calls.failed),
@@ -147,17 +164,16 @@ impl Statistics {
         let book = Book {
             arms: [ArmBook::new(Lanes::new(Straight::new)), ArmBook::new(Lanes::shared(Straight::new))],
             waits: [const { Histogram::new() }; WaitReason::ALL.len()],
-            batched: Histogram::new(),
+            batched: LazyLanes::new(Histogram::new),
             coalesced: CoalesceBook::new(),
             slips: Histogram::new(),
             calls: CallBook {
-                primary: AtomicU64::new(0),
+                answered: LazyLanes::new(Answered::new),
                 refused: AtomicU64::new(0),
                 cancelled: AtomicU64::new(0),
                 served: zeros(),
                 fallback_failed: zeros(),
                 failed: zeros(),
-                response: Histogram::new(),
             },
             tokens: TokenBook::new(),
             cooldowns: zeros(),
@@ -214,7 +230,8 @@ impl Statistics {
 
     /// Counts the time that a call took from when it came to a micro-batch.
     pub(crate) fn record_batched(&self, response: Duration) {
-        self.book.batched.record(response);
+        let lane = Lane::of_this_thread();
+        self.book.batched.get(lane).record_in(lane, response);
     }
 
     /// A coalesced batch has closed.
@@ -266,16 +283,19 @@ impl Statistics {
     pub(crate) fn record_call_at(&self, outcome: CallOutcome, response: Duration, now: Instant) {
         self.book.notes.pass(now, || self.book.counts());
         let calls = &self.book.calls;
-        add_one(match outcome {
-            CallOutcome::Primary => &calls.primary,
-            CallOutcome::Refused => &calls.refused,
-            CallOutcome::Fallback(reason) => &calls.served[reason as usize],
-            CallOutcome::FallbackFailed(reason) => &calls.fallback_failed[reason as usize],
-            CallOutcome::Failed(reason) => &calls.failed[reason as usize],
-            CallOutcome::Cancelled => &calls.cancelled,
-        });
-        if outcome != CallOutcome::Cancelled {
-            calls.response.record(response);
+        if outcome == CallOutcome::Cancelled {
+            return add_one(&calls.cancelled);
+        }
+        let lane = Lane::of_this_thread();
+        let answered = calls.answered.get(lane);
+        answered.response.record_in(lane, response);
+        match outcome {
+            CallOutcome::Primary => lane.add(&answered.primary, 1),
+            CallOutcome::Refused => add_one(&calls.refused),
+            CallOutcome::Fallback(reason) => add_one(&calls.served[reason as usize]),
+            CallOutcome::FallbackFailed(reason) => add_one(&calls.fallback_failed[reason as usize]),
+            CallOutcome::Failed(reason) => add_one(&calls.failed[reason as usize]),
+            CallOutcome::Cancelled => {}
         }
     }
 

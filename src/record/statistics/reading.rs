@@ -71,8 +71,8 @@ impl Statistics {
         Detail {
             response: with(|arm| &arm.waited_response),
             service: with(|arm| &arm.waited_service),
-            calls: Distribution::of([&calls.response]),
-            batched: Distribution::of([batched]),
+            calls: Distribution::of(calls.answered.iter().map(|answered| &answered.response)),
+            batched: Distribution::of(batched.iter()),
             coalesced: coalesced.waits(),
             batch_calls: coalesced.took(),
             slips: Distribution::of([slips]),
@@ -84,7 +84,7 @@ impl Statistics {
     fn calls(&self) -> Calls {
         let calls = &self.book.calls;
         Calls {
-            primary: calls.primary.load(Relaxed),
+            primary: calls.primary(),
             refused: calls.refused.load(Relaxed),
             cancelled: calls.cancelled.load(Relaxed),
             fallbacks: FallbackReason::ALL.map(|reason| FallbackCounts {
