@@ -27,7 +27,9 @@ pin_project! {
         copy: K,
         reasons: [bool; FallbackReason::ALL.len()],
         book: Book,
-        second: Option<(F, Req)>,
+        second: Option<F>,
+        // For the second service; `None` if the request could not be copied, or was sent there.
+        request: Option<Req>,
         // Why the first service did not serve the call, and its error.
         failure: Option<(FallbackReason, Option<S::Error>)>,
         #[pin]
@@ -49,10 +51,12 @@ where
     S: Service<Req>,
     F: Service<Req>,
 {
-    pub(super) fn new(future: S::Future, second: Option<(F, Req)>, options: Options<C, K>) -> Self {
+    #[inline(always)]
+    pub(super) fn new(future: S::Future, second: F, request: Option<Req>, options: Options<C, K>) -> Self {
         let Options { classify, copy, reasons, statistics } = options;
         let book = Book { statistics, started: Instant::now(), open: true };
-        Self { classify, copy, reasons, book, second, failure: None, stage: Stage::First { future } }
+        let stage = Stage::First { future };
+        Self { classify, copy, reasons, book, second: Some(second), request, failure: None, stage }
     }
 }
 
@@ -76,8 +80,7 @@ where
                         this.book.close(CallOutcome::Primary);
                         return Poll::Ready(result.map_err(FallbackError::Primary));
                     };
-                    let can_send =
-                        this.second.as_ref().is_some_and(|(_, request)| this.copy.can_send(request));
+                    let can_send = this.request.as_ref().is_some_and(|request| this.copy.can_send(request));
                     if !this.reasons[reason as usize] || !can_send {
                         this.book.close(match reason {
                             FallbackReason::ClientError => CallOutcome::Refused,
@@ -90,11 +93,12 @@ where
                     this.stage.set(Stage::Readying);
                 }
                 StageProj::Readying => {
-                    let (second, _) = this.second.as_mut().expect(POLLED_AGAIN);
+                    let second = this.second.as_mut().expect(POLLED_AGAIN);
                     if let Err(error) = ready!(second.poll_ready(cx)) {
                         return Poll::Ready(Err(both_failed(this.book, this.failure, error)));
                     }
-                    let (mut second, request) = this.second.take().expect(POLLED_AGAIN);
+                    let mut second = this.second.take().expect(POLLED_AGAIN);
+                    let request = this.request.take().expect(POLLED_AGAIN);
                     this.stage.set(Stage::Second { future: second.call(request) });
                 }
                 StageProj::Second { future } => {

@@ -56,8 +56,8 @@ where
     fn call(&mut self, request: Req) -> Self::Future {
         let copy = self.options.copy.copy(&request);
         // The clone is readied if and when it is needed.
-        let second = copy.map(|copy| (self.fallback.clone(), copy));
-        ResponseFuture::new(self.inner.call(request), second, self.options.clone())
+        let (second, options) = (self.fallback.clone(), self.options.clone());
+        ResponseFuture::new(self.inner.call(request), second, copy, options)
     }
 }
 

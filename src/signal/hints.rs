@@ -82,7 +82,13 @@ impl Reading {
 /// Up to [`Readings::MAX`] readings, in the order in which the response told them.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub struct Readings {
-    readings: [Reading; Self::MAX],
+    /// `None` in most answers, which costs them less than an empty array.
+    told: Option<Told>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Told {
+    readings: [Reading; Readings::MAX],
     len: u8,
 }
 
@@ -92,19 +98,23 @@ impl Readings {
 
     /// None.
     pub const fn new() -> Self {
-        Self { readings: [Reading::new(Unit::Requests); Self::MAX], len: 0 }
+        Self { told: None }
     }
 
     /// Adds one. Beyond [`MAX`](Self::MAX) it takes the place of the one with the most left, or is dropped if it has
     /// more left itself.
     pub fn push(&mut self, reading: Reading) {
-        if let Some(free) = self.readings.get_mut(usize::from(self.len)) {
+        let Some(told) = &mut self.told else {
+            self.told = Some(Told { readings: [reading; Self::MAX], len: 1 });
+            return;
+        };
+        if let Some(free) = told.readings.get_mut(usize::from(told.len)) {
             *free = reading;
-            self.len += 1;
+            told.len += 1;
             return;
         }
         let left = |reading: &Reading| reading.remaining.unwrap_or(u64::MAX);
-        if let Some(loosest) = self.readings.iter_mut().max_by_key(|kept| left(kept)) {
+        if let Some(loosest) = told.readings.iter_mut().max_by_key(|kept| left(kept)) {
             if left(&reading) < left(loosest) {
                 *loosest = reading;
             }
@@ -113,12 +123,12 @@ impl Readings {
 
     /// All of them.
     pub fn as_slice(&self) -> &[Reading] {
-        &self.readings[..usize::from(self.len)]
+        self.told.as_ref().map_or(&[], |told| &told.readings[..usize::from(told.len)])
     }
 
     /// Whether there are none.
     pub const fn is_empty(&self) -> bool {
-        self.len == 0
+        self.told.is_none()
     }
 
     /// The first one that counts this.

@@ -168,6 +168,7 @@ pub struct Signal {
 
 impl Signal {
     /// A signal without hints or status.
+    #[inline]
     pub const fn new(verdict: Verdict) -> Self {
         let hints = Hints {
             retry_after: None,

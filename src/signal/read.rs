@@ -25,24 +25,32 @@ impl Answer<'_> {
     #[inline]
     pub(super) fn read(&self) -> Signal {
         let by_status = self.ruled.unwrap_or_else(|| verdict_of(self.status));
-        let (status, bypassed) = (Some(self.status), self.bypassed);
-        let mut signal = Signal { status, bypassed, ..Signal::new(by_status) };
         // What a redirect says of quotas is said of another resource.
-        if by_status == Verdict::Accepted && self.status.is_redirection() {
-            return signal;
+        let is_redirect = by_status == Verdict::Accepted && self.status.is_redirection();
+        let are_fields = !is_redirect && Fields::are_in(self.headers);
+        if are_fields || (!is_redirect && self.body.is_some()) {
+            return self.read_told(by_status, are_fields);
         }
-        let are_fields = Fields::are_in(self.headers);
-        if are_fields || self.body.is_some() {
-            let mut fields = Fields::default();
-            if are_fields {
-                fields.collect(self.headers);
-            }
-            self.read_fields(&fields, &mut signal);
+        self.signal(by_status)
+    }
+
+    #[inline]
+    fn signal(&self, verdict: Verdict) -> Signal {
+        Signal { status: Some(self.status), bypassed: self.bypassed, ..Signal::new(verdict) }
+    }
+
+    /// The server tells something.
+    #[cold]
+    #[inline(never)]
+    fn read_told(&self, by_status: Verdict, are_fields: bool) -> Signal {
+        let (mut signal, mut fields) = (self.signal(by_status), Fields::default());
+        if are_fields {
+            fields.collect(self.headers);
         }
+        self.read_fields(&fields, &mut signal);
         signal
     }
 
-    #[cold]
     fn read_fields(&self, fields: &Fields<'_>, signal: &mut Signal) {
         let clock = Clock::of(self.headers);
         let body = self.body.map(|body| body.hints).unwrap_or_default();
