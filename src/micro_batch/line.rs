@@ -91,8 +91,11 @@ impl Line {
     pub(super) fn finish(&mut self, now: Instant, wakers: &mut Wakers) {
         self.in_flight -= 1;
         self.finished = Some(now);
-        self.call_up(now, wakers);
-        self.wake_head(wakers);
+        self.begin_group_if_due(now);
+        if !self.queue.is_empty() {
+            self.call_up(now, wakers);
+            self.wake_head(wakers);
+        }
     }
 
     /// A waiting request went away, or one that was called up and had not started.
