@@ -156,9 +156,13 @@ impl<T> LazyLanes<T> {
         Self { lanes: OnceLock::new(), make }
     }
 
+    pub(crate) fn all(&self) -> &Lanes<T> {
+        self.lanes.get_or_init(|| Lanes::new(self.make))
+    }
+
     #[inline]
     pub(crate) fn get(&self, lane: Lane) -> &T {
-        self.lanes.get_or_init(|| Lanes::new(self.make)).get(lane)
+        self.all().get(lane)
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {

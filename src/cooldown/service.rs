@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     CloneService, Cost, WaitReason,
+    arrival::came,
     cost::{CostOf, OneRequest},
     deferred::{Deferred, Inner},
     policy::later,
@@ -96,7 +97,7 @@ where
 
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
-        let now = Instant::now();
+        let now = came();
         let arrival = self.watch.take_arrival(now);
         self.options.call(&mut self.inner, self.gate.reference(), request, arrival, now)
     }

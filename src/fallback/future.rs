@@ -52,9 +52,14 @@ where
     F: Service<Req>,
 {
     #[inline(always)]
-    pub(super) fn new(future: S::Future, second: F, request: Option<Req>, options: Options<C, K>) -> Self {
+    pub(super) fn new(
+        (started, future): (Instant, S::Future),
+        second: F,
+        request: Option<Req>,
+        options: Options<C, K>,
+    ) -> Self {
         let Options { classify, copy, reasons, statistics } = options;
-        let book = Book { statistics, started: Instant::now(), open: true };
+        let book = Book { statistics, started, open: true };
         let stage = Stage::First { future };
         Self { classify, copy, reasons, book, second: Some(second), request, failure: None, stage }
     }

@@ -82,6 +82,7 @@ impl<S, F: Clone, C: Clone, K: Clone> Layer<S> for FallbackLayer<F, C, K> {
     type Service = Fallback<S, F, C, K>;
 
     fn layer(&self, inner: S) -> Self::Service {
+        self.options.statistics.expect_calls();
         Fallback::new(inner, self.fallback.clone(), self.options.clone())
     }
 }

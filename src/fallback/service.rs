@@ -1,5 +1,6 @@
 use super::{FallbackError, ResponseFuture, layer::Options};
 use crate::{
+    arrival::{HandOn, came},
     request::{ByClone, CopyRequest},
     signal::{Classify, HttpClassifier},
 };
@@ -57,7 +58,9 @@ where
         let copy = self.options.copy.copy(&request);
         // The clone is readied if and when it is needed.
         let (second, options) = (self.fallback.clone(), self.options.clone());
-        ResponseFuture::new(self.inner.call(request), second, copy, options)
+        let now = came();
+        let _with_it = HandOn::new(now);
+        ResponseFuture::new((now, self.inner.call(request)), second, copy, options)
     }
 }
 

@@ -92,6 +92,7 @@ impl<S, C: Clone, A: Clone> Layer<S> for MicroBatchLayer<C, A> {
     type Service = MicroBatch<S, C, A>;
 
     fn layer(&self, inner: S) -> Self::Service {
+        self.shared.statistics.expect_batched();
         MicroBatch::new(inner, Arc::clone(&self.shared), self.options.clone())
     }
 }

@@ -1,6 +1,7 @@
 use super::line::{Line, Look, Settings};
 use crate::{
     WaitReason,
+    arrival::came,
     deferred::{Permit, poll_until},
     record::{Arm, CallRecord, Outcome, Statistics},
     signal::{Rejected, Signal},
@@ -68,7 +69,7 @@ enum Stage {
 
 impl Member {
     pub(super) fn enter(shared: &Arc<Shared>) -> Self {
-        let now = Instant::now();
+        let now = came();
         let stage = match shared.with(|line, _| line.enter(now)) {
             Ok(()) => Stage::Started { at: now, sent: false },
             Err(ticket) => {
@@ -80,7 +81,11 @@ impl Member {
     }
 
     pub(super) fn control(shared: &Arc<Shared>) -> Self {
-        Self { shared: Arc::clone(shared), arrived: Instant::now(), stage: Stage::Control }
+        Self { shared: Arc::clone(shared), arrived: came(), stage: Stage::Control }
+    }
+
+    pub(super) const fn arrived(&self) -> Instant {
+        self.arrived
     }
 
     pub(super) fn answered(&mut self, signal: &Signal) {

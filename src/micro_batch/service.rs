@@ -5,6 +5,7 @@ use super::{
 };
 use crate::{
     CloneService,
+    arrival::HandOn,
     deferred::Inner,
     rollout::{Admit, Everyone},
     signal::{Classify, HttpClassifier},
@@ -64,6 +65,7 @@ where
         } else {
             Member::control(&self.shared)
         };
+        let _with_it = HandOn::new(member.arrived());
         let call = self.inner.call(request, &mut member);
         ResponseFuture::new(member, call, self.options.classify.clone())
     }

@@ -1,6 +1,7 @@
 use super::{KeyOf, gates::Gates};
 use crate::{
     CloneService, WaitReason,
+    arrival::came,
     cooldown::{NeverReject, NoDeadline, Reject, ResponseFuture, TimeLeft, anchor::GateRef, layer::Options},
     cost::{CostOf, OneRequest},
     deferred::Inner,
@@ -13,7 +14,6 @@ use std::{
     sync::Arc,
     task::{Context, Poll},
 };
-use tokio::time::Instant;
 use tower::Service;
 
 /// The service that [`KeyedCooldownLayer`](super::KeyedCooldownLayer) makes. See the [module docs](super).
@@ -72,7 +72,7 @@ where
     }
 
     fn call(&mut self, request: Req) -> Self::Future {
-        let now = Instant::now();
+        let now = came();
         let gate = self.gates.of_request(&self.by, &request, now);
         self.options.call(&mut self.inner, GateRef::Direct(gate), request, (now, WaitReason::Normal), now)
     }

@@ -21,7 +21,8 @@ use tokio::time::Instant;
 
 /// The book that the layers keep: lock-free, of fixed size, shared by its clones.
 ///
-/// See the [module docs](super). Counting never blocks, and allocates nothing but once, for the first call of a kind.
+/// See the [module docs](super). Counting never blocks. It never allocates, but for the
+/// first [`record_call`](Self::record_call) where there is no [`Fallback`](crate::Fallback).
 #[derive(Clone)]
 pub struct Statistics {
     book: Arc<Book>,
@@ -228,6 +229,11 @@ impl Statistics {
         }
     }
 
+    /// A micro-batch will count here: what that takes is allocated now and not for a call.
+    pub(crate) fn expect_batched(&self) {
+        self.book.batched.all();
+    }
+
     /// Counts the time that a call took from when it came to a micro-batch.
     pub(crate) fn record_batched(&self, response: Duration) {
         let lane = Lane::of_this_thread();
@@ -272,6 +278,11 @@ impl Statistics {
             }
             _ => {}
         }
+    }
+
+    /// The same for a fallback.
+    pub(crate) fn expect_calls(&self) {
+        self.book.calls.answered.all();
     }
 
     /// Counts one call through a fallback, and how long it took from the caller's side.
