@@ -2,6 +2,7 @@ use super::{
     NeverReject, NoDeadline, Reject, ResponseFuture, TimeLeft,
     anchor::{Anchored, GateRef},
     attempt::{Attempt, Sending},
+    booking::Leave,
     gate::Gate,
     layer::Options,
     ready::{Sight, Watch},
@@ -99,44 +100,44 @@ where
     fn call(&mut self, request: Req) -> Self::Future {
         let now = came();
         let arrival = self.watch.take_arrival(now);
-        self.options.call(&mut self.inner, self.gate.reference(), request, arrival, now)
+        let gate = self.gate.reference();
+        match self.options.book(&request, &self.inner, &gate, arrival.0, now) {
+            Ok(leave) => {
+                gate.attend();
+                let sending = Sending::new(&gate, arrival, leave);
+                let call = self.inner.send(request);
+                mem::forget(sending);
+                ResponseFuture::new(Attempt::sent(gate, arrival, leave), call, &self.options)
+            }
+            Err(cost) => self.options.call_later(&mut self.inner, gate, (request, cost), arrival, now),
+        }
     }
 }
 
 impl<C, R, A, W, D> Options<C, R, A, W, D> {
-    /// Books the request at this gate, and sends it if it may leave at once.
+    /// Books a request that may leave at once and be sent. If it may not, what it costs; `None` outside the rollout.
+    ///
+    /// (The request is not handed on here: each time it is, it is copied.)
     #[inline(always)]
-    pub(super) fn call<S, Req>(
+    pub(super) fn book<S, Req>(
         &self,
-        inner: &mut Inner<S>,
-        gate: GateRef,
-        request: Req,
-        arrival: (Instant, WaitReason),
+        request: &Req,
+        inner: &Inner<S>,
+        gate: &GateRef,
+        arrived: Instant,
         now: Instant,
-    ) -> ResponseFuture<S, Req, C, R>
+    ) -> Result<Leave, Option<Cost>>
     where
-        S: Service<Req> + Clone,
-        C: Clone,
-        R: Clone,
         A: Admit<Req>,
         W: CostOf<Req>,
-        D: TimeLeft<Req>,
     {
-        let cost = self.admit.admits_request(&request).then(|| self.cost.cost_of(&request));
-        let leave = cost.filter(|_| inner.is_ready()).and_then(|cost| gate.book_open((arrival.0, cost), now));
-        let Some(leave) = leave else {
-            return self.call_later(inner, gate, (request, cost), arrival, now);
-        };
-        gate.attend();
-        let sending = Sending::new(&gate, arrival, leave);
-        let call = inner.send(request);
-        mem::forget(sending);
-        ResponseFuture::new(Attempt::sent(gate, arrival, leave), call, self)
+        let cost = self.admit.admits_request(request).then(|| self.cost.cost_of(request));
+        cost.filter(|_| inner.is_ready()).and_then(|cost| gate.book_open((arrived, cost), now)).ok_or(cost)
     }
 
     /// For calls that do not leave at once, and those outside the rollout.
     #[inline(never)]
-    fn call_later<S, Req>(
+    pub(super) fn call_later<S, Req>(
         &self,
         inner: &mut Inner<S>,
         gate: GateRef,

@@ -2,7 +2,12 @@ use super::{KeyOf, gates::Gates};
 use crate::{
     CloneService, WaitReason,
     arrival::came,
-    cooldown::{NeverReject, NoDeadline, Reject, ResponseFuture, TimeLeft, anchor::GateRef, layer::Options},
+    cooldown::{
+        NeverReject, NoDeadline, Reject, ResponseFuture, TimeLeft,
+        anchor::GateRef,
+        attempt::{Attempt, Sending},
+        layer::Options,
+    },
     cost::{CostOf, OneRequest},
     deferred::Inner,
     rollout::{Admit, Everyone},
@@ -10,7 +15,7 @@ use crate::{
 };
 use std::{
     any::type_name,
-    fmt,
+    fmt, mem,
     sync::Arc,
     task::{Context, Poll},
 };
@@ -73,8 +78,18 @@ where
 
     fn call(&mut self, request: Req) -> Self::Future {
         let now = came();
-        let gate = self.gates.of_request(&self.by, &request, now);
-        self.options.call(&mut self.inner, GateRef::Direct(gate), request, (now, WaitReason::Normal), now)
+        let gate = GateRef::Direct(self.gates.of_request(&self.by, &request, now));
+        let arrival = (now, WaitReason::Normal);
+        match self.options.book(&request, &self.inner, &gate, now, now) {
+            Ok(leave) => {
+                gate.attend();
+                let sending = Sending::new(&gate, arrival, leave);
+                let call = self.inner.send(request);
+                mem::forget(sending);
+                ResponseFuture::new(Attempt::sent(gate, arrival, leave), call, &self.options)
+            }
+            Err(cost) => self.options.call_later(&mut self.inner, gate, (request, cost), arrival, now),
+        }
     }
 }
 
