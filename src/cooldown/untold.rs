@@ -261,6 +261,8 @@ impl Untold {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::{Answer, Closing, Departure, Policy};
+    use std::sync::Arc;
 
     #[test]
     fn a_lease_is_for_so_many_calls_in_so_much_time() {
@@ -317,6 +319,92 @@ mod tests {
         );
         let passed = events.passed(Some(at(5)));
         assert_eq!((passed.first, passed.last), (at(5), at(9)), "times do not go backwards");
+    }
+
+    /// Remembers what it is told.
+    #[derive(Clone, Debug, Default)]
+    struct Spy(Arc<Mutex<Vec<Passed>>>);
+
+    impl Policy for Spy {
+        fn departure(&self, arrived: Instant, _: Cost) -> Departure {
+            Departure::new(arrived, WaitReason::Normal)
+        }
+
+        fn depart(&mut self, _: Instant, _: Cost) {}
+
+        fn hears_later(&self) -> bool {
+            true
+        }
+
+        fn passed(&mut self, calls: &Passed) {
+            self.0.lock().unwrap().push(*calls);
+        }
+
+        fn answered(&mut self, _: &Answer<'_>) -> Option<Closing> {
+            None
+        }
+
+        fn reset(&mut self) {}
+    }
+
+    /// Leases of two threads, of two and of three calls, which are over at these times.
+    fn two_leases(spy: &Spy, until: [Instant; 2]) -> (Untold, State) {
+        let (untold, mut state) = (Untold::by_thread(), State::new(Box::new(spy.clone())));
+        for (thread, until) in [1, 2].into_iter().zip(until) {
+            state.set_leased(state.leased() | 1 << thread);
+            of(&untold, thread).lease().renew(Lease::new(1 + thread as u32, until, 0, false));
+        }
+        (untold, state)
+    }
+
+    fn of(untold: &Untold, thread: usize) -> &OfThread {
+        untold.threads.as_ref().unwrap().at(thread)
+    }
+
+    #[test]
+    fn a_lease_that_is_over_takes_no_room() {
+        let now = Instant::now();
+        let at = |micros| now + Duration::from_micros(micros);
+        let (untold, mut state) = two_leases(&Spy::default(), [at(10), at(20)]);
+        assert_eq!((untold.tell(&mut state, at(9)), state.leased()), (5, 0b110));
+        assert_eq!((untold.tell(&mut state, at(10)), state.leased()), (3, 0b100));
+        assert_eq!((untold.tell(&mut state, at(20)), state.leased()), (0, 0));
+    }
+
+    /// While the second lease is looked at, a call leaves and is answered by the first one, which is looked at once more:
+    /// for that it has left.
+    #[test]
+    fn each_departure_and_each_success_is_told_once() {
+        let now = Instant::now();
+        let at = |micros| now + Duration::from_micros(micros);
+        let spy = Spy::default();
+        let (untold, mut state) = two_leases(&spy, [at(100); 2]);
+        let passes = |thread, [left, answered]: [u64; 2]| {
+            let leave = of(&untold, thread).depart(Cost::one(), at(left)).unwrap();
+            assert!(of(&untold, thread).accepted(leave, at(answered)));
+        };
+        passes(2, [1, 5]);
+        let mut looked_at = 0;
+        untold.visit(&mut state, |_| {
+            looked_at += 1;
+            if looked_at == 2 {
+                passes(1, [6, 16]);
+            }
+            0
+        });
+        let told = Passed { first: at(1), last: at(6), departed: at(1), ..Passed::new(2, 1, at(5)) };
+        assert_eq!(*spy.0.lock().unwrap(), [told]);
+        let left_over = of(&untold, 1).lease().untold;
+        let expected =
+            Events { accepted: 1, took: Duration::from_micros(10), at: Some(at(16)), ..Events::default() };
+        assert_eq!(left_over, expected);
+
+        untold.tell(&mut state, at(20));
+        let told = Passed { departed: at(6), ..Passed::new(0, 1, at(16)) };
+        let spied = spy.0.lock().unwrap();
+        assert_eq!((spied[1].departures, spied[1].accepted), (told.departures, told.accepted));
+        assert_eq!((spied[1].departed, spied[1].at), (told.departed, told.at));
+        assert_eq!((spied.len(), state.in_flight()), (2, 0));
     }
 
     #[test]
