@@ -80,7 +80,7 @@
 //!
 //! When 64 batches in a row had one request each, with no other of its key in flight, nobody is expected any more: with
 //! [`Linger::Tick`] the next request is sent within its call, if the inner service is ready, and a task minds it only if
-//! it is not answered at once. Then a call begins no later than through `tower::buffer`. What that costs where
+//! it is not answered at once. Then a call begins about as soon as through `tower::buffer`. What that costs where
 //! requests come together again: the first of them goes alone, and with the others it is as before. (A service that always
 //! answers at once is never found busy. One request in 64 waits for the tick, for its sake: at most 192 of them go alone.)
 //!

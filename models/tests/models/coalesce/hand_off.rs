@@ -146,12 +146,11 @@ impl Shared {
     }
 }
 
-/// Where a request comes just when the last task finds nothing to do, one of the two has to see it.
-#[test]
-fn no_request_is_left_behind_and_none_is_sent_twice() {
+/// Two requests from one thread and one from another, at the same time.
+fn three_requests(streak: bool) {
     for max_in_flight in MAX_IN_FLIGHT {
         check(3, move || {
-            let shared = Arc::new(Shared::default());
+            let shared = Arc::new(Shared { streak, ..Shared::default() });
             let callers = [1, 2].map(|request| {
                 let shared = Arc::clone(&shared);
                 spawn(move || shared.call(0, request, max_in_flight))
@@ -165,23 +164,16 @@ fn no_request_is_left_behind_and_none_is_sent_twice() {
     }
 }
 
+/// Where a request comes just when the last task finds nothing to do, one of the two has to see it.
+#[test]
+fn no_request_is_left_behind_and_none_is_sent_twice() {
+    three_requests(false);
+}
+
 /// Where requests come one at a time, the first is sent by its caller, and what comes meanwhile by a task.
 #[test]
 fn who_is_sent_alone_leaves_nothing_behind() {
-    for max_in_flight in MAX_IN_FLIGHT {
-        check(3, move || {
-            let shared = Arc::new(Shared { streak: true, ..Shared::default() });
-            let callers = [1, 2].map(|request| {
-                let shared = Arc::clone(&shared);
-                spawn(move || shared.call(0, request, max_in_flight))
-            });
-            shared.call(1, 3, max_in_flight);
-            for caller in callers {
-                caller.join().unwrap();
-            }
-            shared.assert_sent(&[1, 2, 3]);
-        });
-    }
+    three_requests(true);
 }
 
 /// A thread joins what it has opened without the lanes' lock, while a task on another takes just that; and fills what
